@@ -1,0 +1,30 @@
+"""Deep Q-learning as plain Keras."""
+
+from keras_dqn.callbacks.collect_transitions import CollectTransitions
+from keras_dqn.callbacks.evaluate_policy import EvaluatePolicy
+from keras_dqn.callbacks.soft_target_update import SoftTargetUpdate
+from keras_dqn.exploration import Boltzmann, EpsilonGreedy, Greedy
+from keras_dqn.models.dqn import DQN
+from keras_dqn.models.policy import Policy
+from keras_dqn.replay.replay_buffer import ReplayBuffer
+from keras_dqn.replay.replay_dataset import ReplayDataset
+from keras_dqn.schedules import ExponentialSchedule, LinearSchedule
+from keras_dqn.soft_update import soft_update
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DQN",
+    "Boltzmann",
+    "CollectTransitions",
+    "EpsilonGreedy",
+    "EvaluatePolicy",
+    "ExponentialSchedule",
+    "Greedy",
+    "LinearSchedule",
+    "Policy",
+    "ReplayBuffer",
+    "ReplayDataset",
+    "SoftTargetUpdate",
+    "soft_update",
+]

@@ -1,0 +1,1 @@
+"""Keras callbacks for deep Q-learning, which work through models' and buffers' public methods."""

@@ -1,0 +1,189 @@
+"""`CollectTransitions`: steps environments with the agent while `fit` trains it."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_dqn.environments import Environment, EnvironmentLoop, Step, num_envs_of
+from keras_dqn.exploration import Greedy
+from keras_dqn.models.policy import policy_of
+from keras_dqn.replay.replay_buffer import ReplayBuffer
+
+
+class CollectTransitions(keras.callbacks.Callback):
+    """Steps an environment before each execution and adds the transitions to a replay buffer.
+
+    Before the first execution it warms the buffer up with uniformly random actions. Counts of
+    steps are transitions over all environments; the row with which a vector environment resets
+    itself is none. A later `fit` with the same object continues the running episodes.
+
+    It puts into the logs: `env_steps`, all transitions so far; `episode_return` and
+    `episode_length`, means over the episodes that ended in this epoch (the last known while none
+    has, NaN before the first); and `epsilon` or `temperature`. Callbacks that read them come after
+    it in the list.
+
+    Args:
+        env: `gym.Env` or `gym.vector.VectorEnv` of any autoreset mode, `Discrete` actions.
+        replay: `ReplayBuffer` of as many environments.
+        exploration: `EpsilonGreedy`, `Boltzmann` or `Greedy`. Its schedule is read once per
+            execution.
+        env_steps_per_update: Float above 0. Credit accumulates: 8 environments and one step per
+            update make a vector step every 8 updates. Defaults to `1`.
+        warmup_steps: Int, how many transitions the buffer holds before training. Defaults to
+            `1_000`.
+        seed: Int or None, of the first reset and of all draws of actions. Defaults to `None`.
+
+    Raises:
+        ValueError: If `replay` was made for another number of environments or other spaces, or an
+            argument is outside its range.
+
+    Reference:
+        Mnih et al., 2015, Algorithm 1 and Extended Data Table 1 ("replay start size").
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        replay: ReplayBuffer,
+        *,
+        exploration: Greedy,
+        env_steps_per_update: float = 1,
+        warmup_steps: int = 1_000,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._loop = EnvironmentLoop(env)
+        _check_fits(self._loop, replay)
+        if not 0 < env_steps_per_update < math.inf:
+            raise ValueError(
+                f"`env_steps_per_update` must be above 0. Received: {env_steps_per_update=}"
+            )
+        if not 0 <= warmup_steps <= replay.capacity:
+            raise ValueError(
+                "`warmup_steps` must be between 0 and the buffer's capacity. Received: "
+                f"{warmup_steps=}, capacity={replay.capacity}"
+            )
+        self.env = env
+        self.replay = replay
+        self.exploration = exploration
+        self.env_steps_per_update = env_steps_per_update
+        self.warmup_steps = warmup_steps
+        self.seed = seed
+        self.env_steps = 0
+        self.episodes = 0
+        self._rng = np.random.default_rng(seed)
+        self._credit = 0.0
+        self._policy: Any = None
+        self._statistics = _EpisodeStatistics(num_envs_of(env))
+
+    def warm_up(self) -> None:
+        """Takes random actions until the buffer holds `warmup_steps` transitions."""
+        missing = self.warmup_steps - len(self.replay)
+        while missing > 0:
+            actions = self._rng.integers(self._loop.num_actions, size=self._loop.num_envs)
+            missing -= self._step(actions)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Warms the buffer up, unless it is."""
+        self.warm_up()
+        self._policy = None
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Starts the epoch's means."""
+        self._statistics.start_epoch()
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Collects what the updates of this execution are entitled to."""
+        self._credit += self.model.steps_per_execution * self.env_steps_per_update
+        if self._credit < self._loop.num_envs:
+            return
+        self.exploration.update(self.env_steps, self.episodes)
+        policy = self._refreshed_policy()
+        while self._credit >= self._loop.num_envs:
+            if self._loop.observation is None:
+                self._loop.reset(self.seed)
+            values = policy.action_values(self._loop.observation)
+            self._loop.check_action_values(values)
+            self._credit -= self._step(self.exploration(values, self._rng))
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Puts the counts and the episodes' means into the logs."""
+        self._report(logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Puts the counts and the episodes' means into the logs."""
+        self._report(logs)
+
+    def _report(self, logs: dict | None) -> None:
+        if logs is not None:
+            logs.update(self._statistics.means())
+            logs.update(self.exploration.logs)
+            logs["env_steps"] = self.env_steps
+
+    def _refreshed_policy(self) -> Any:
+        if self._policy is None:
+            self._policy = policy_of(self.model)
+        else:
+            self._policy.refresh()
+        return self._policy
+
+    def _step(self, actions: np.ndarray) -> int:
+        if self._loop.observation is None:
+            self._loop.reset(self.seed)
+        step = self._loop.step(actions)
+        self.replay.add(
+            step.observation,
+            step.action + self._loop.action_space.start,
+            step.reward,
+            step.terminated,
+            step.truncated,
+            step.next_observation,
+            where=None if step.stepped.all() else step.stepped,
+        )
+        self.episodes += self._statistics.add(step)
+        num_steps = int(step.stepped.sum())
+        self.env_steps += num_steps
+        return num_steps
+
+
+class _EpisodeStatistics:
+    """Sums rewards per environment and averages over the episodes that ended in the epoch."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._ended: list[tuple[float, int]] = []
+        self._means = {"episode_return": math.nan, "episode_length": math.nan}
+
+    def start_epoch(self) -> None:
+        self._ended = []
+
+    def add(self, step: Step) -> int:
+        self._returns += step.reward * step.stepped
+        self._lengths += step.stepped
+        (ended,) = np.nonzero((step.terminated | step.truncated) & step.stepped)
+        for e in ended:
+            self._ended.append((float(self._returns[e]), int(self._lengths[e])))
+            self._returns[e] = self._lengths[e] = 0
+        return len(ended)
+
+    def means(self) -> dict[str, float]:
+        if self._ended:
+            episode_return, episode_length = np.mean(self._ended, axis=0)
+            self._means = {
+                "episode_return": float(episode_return),
+                "episode_length": float(episode_length),
+            }
+        return self._means
+
+
+def _check_fits(loop: EnvironmentLoop, replay: ReplayBuffer) -> None:
+    for name in ("num_envs", "observation_space", "action_space"):
+        if getattr(loop, name) != getattr(replay, name):
+            raise ValueError(
+                f"`replay` must be made for the environment: its `{name}` differs. Received: "
+                f"env {name}={getattr(loop, name)}, replay {name}={getattr(replay, name)}. "
+                "`ReplayBuffer.from_env(env, capacity)` makes one that fits."
+            )

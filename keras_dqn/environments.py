@@ -1,0 +1,161 @@
+"""Gymnasium environments of both kinds, in all autoreset modes, behind one way to step them.
+
+Arrays lead with the axis `[E]` of environments; a `gym.Env` is one environment.
+"""
+
+import warnings
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+Environment = gym.Env | VectorEnv
+
+
+def num_envs_of(env: Environment) -> int:
+    """Returns E, the number of environments that step together."""
+    return env.num_envs if isinstance(env, VectorEnv) else 1
+
+
+def single_spaces(env: Environment) -> tuple[gym.Space, gym.Space]:
+    """Returns the observation space and the action space of one environment."""
+    if isinstance(env, VectorEnv):
+        return env.single_observation_space, env.single_action_space
+    if isinstance(env, gym.Env):
+        return env.observation_space, env.action_space
+    raise TypeError(
+        "`env` must be a gymnasium.Env or a gymnasium.vector.VectorEnv. "
+        f"Received: env={env} of type {type(env)}"
+    )
+
+
+def check_discrete(action_space: gym.Space) -> None:
+    """Raises a `ValueError` unless the space is `Discrete`: Q-learning takes a max over actions."""
+    if not isinstance(action_space, gym.spaces.Discrete):
+        raise ValueError(
+            "`action_space` must be gymnasium.spaces.Discrete: Q-learning takes the maximum over "
+            f"a finite set of actions. Received: action_space={action_space}"
+        )
+
+
+class Step(NamedTuple):
+    """One step of all environments.
+
+    Attributes:
+        observation: `[E, ...]`, what the actions were chosen from.
+        action: `[E]` int64, 0-based.
+        reward: `[E]` float64.
+        terminated: `[E]` bool.
+        truncated: `[E]` bool.
+        next_observation: `[E, ...]`, the real one: final where an episode ended.
+        stepped: `[E]` bool, False where an autoreset took the place of a step.
+    """
+
+    observation: Any
+    action: NDArray[np.int64]
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    next_observation: Any
+    stepped: NDArray[np.bool_]
+
+
+class EnvironmentLoop:
+    """Steps an environment or vector environment, resetting episodes as its autoreset mode wants.
+
+    Args:
+        env: `gym.Env` or `gym.vector.VectorEnv`, with a `Discrete` action space.
+    """
+
+    def __init__(self, env: Environment) -> None:
+        self.env = env
+        self.observation_space, self.action_space = single_spaces(env)
+        check_discrete(self.action_space)
+        self.num_envs = num_envs_of(env)
+        self.num_actions = int(self.action_space.n)
+        self._start = int(self.action_space.start)
+        self._vectorized = isinstance(env, VectorEnv)
+        self._mode = _autoreset_mode(env) if self._vectorized else None
+        self.observation: Any = None
+
+    def reset(self, seed: int | None = None) -> None:
+        """Starts new episodes everywhere; `observation` is then their first."""
+        observation, _ = self.env.reset(seed=seed)
+        self.observation = self._own(observation)
+        self._resetting = np.zeros(self.num_envs, bool)
+
+    def step(self, action: NDArray[np.int64]) -> Step:
+        """Takes the 0-based actions `[E]`; `observation` is then where the next step starts."""
+        if not self._vectorized:
+            return self._step_single(int(action[0]))
+        before, stepped = self.observation, ~self._resetting
+        after, reward, terminated, truncated, info = self.env.step(action + self._start)
+        ended = (terminated | truncated) & stepped
+        final = after = self._own(after)
+        if self._mode is AutoresetMode.SAME_STEP and ended.any():
+            final = _with_rows(after, info["final_obs"], ended)
+        elif self._mode is AutoresetMode.DISABLED and ended.any():
+            after = self._own(self.env.reset(options={"reset_mask": ended})[0])
+        elif self._mode is AutoresetMode.NEXT_STEP:
+            self._resetting = ended
+        self.observation = after
+        return Step(before, action, reward, terminated, truncated, final, stepped)
+
+    def check_action_values(self, values: NDArray) -> None:
+        """Raises a `ValueError` unless values are `[E, A]` for the environment's A actions."""
+        if values.shape != (self.num_envs, self.num_actions):
+            raise ValueError(
+                f"The network must give one value for each of the {self.num_actions} actions of "
+                f"{self.action_space}: shape {(self.num_envs, self.num_actions)}. Received: "
+                f"shape={values.shape}"
+            )
+
+    def _step_single(self, action: int) -> Step:
+        before = self.observation
+        after, reward, terminated, truncated, _ = self.env.step(action + self._start)
+        after = self._own(after)
+        self.observation = after
+        if terminated or truncated:
+            self.observation = self._own(self.env.reset()[0])
+        return Step(
+            before,
+            np.array([action]),
+            np.array([reward], np.float64),
+            np.array([terminated], bool),
+            np.array([truncated], bool),
+            after,
+            np.ones(1, bool),
+        )
+
+    def _own(self, observation: Any) -> Any:
+        """Copies, since an environment may write its next observation into the same array."""
+        if isinstance(observation, dict):
+            return {key: self._own(value) for key, value in observation.items()}
+        return np.array(observation) if self._vectorized else np.array(observation)[None]
+
+
+def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
+    mode = env.metadata.get("autoreset_mode")
+    if mode is None:
+        warnings.warn(
+            f"{env} does not say its autoreset mode in `metadata`; Gymnasium's default, "
+            "AutoresetMode.NEXT_STEP, is assumed.",
+            stacklevel=4,
+        )
+        return AutoresetMode.NEXT_STEP
+    return AutoresetMode(mode)
+
+
+def _with_rows(observation: Any, rows: Any, where: NDArray[np.bool_]) -> Any:
+    """Returns a copy of `observation` `[E, ...]` with `rows[e]` in place where `where[e]`."""
+    if isinstance(observation, dict):
+        return {
+            key: _with_rows(value, {e: rows[e][key] for e in np.flatnonzero(where)}, where)
+            for key, value in observation.items()
+        }
+    observation = observation.copy()
+    for e in np.flatnonzero(where):
+        observation[e] = rows[e]
+    return observation

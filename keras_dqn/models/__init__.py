@@ -1,0 +1,1 @@
+"""Q-learning agents as `keras.Model`s."""

@@ -1,0 +1,382 @@
+"""`DQN`: deep Q-learning as a `keras.Model`; batches are `(observation, transition, weight)`."""
+
+import warnings
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_dqn import ops
+from keras_dqn.models.fused_model import FusedModel
+from keras_dqn.models.graph_pieces import GraphPieces
+from keras_dqn.models.network import clone_network, input_shape_of, separate_random_draws
+from keras_dqn.models.policy import Policy
+from keras_dqn.soft_update import soft_update
+
+if keras.config.backend() != "tensorflow":
+    raise ImportError(
+        "keras_dqn needs Keras' TensorFlow backend: set KERAS_BACKEND=tensorflow before Keras is "
+        f"imported. Received: keras.config.backend()={keras.config.backend()!r}"
+    )
+
+
+@keras.saving.register_keras_serializable(package="keras_dqn")
+class DQN(FusedModel):
+    """Learns action values by Q-learning with a target network, through `model.fit`.
+
+    ```
+    y = reward + discount * max_a Q_target(next_observation, a)                      # DQN
+    y = reward + discount * Q_target(next_observation, argmax_a Q(next_observation, a))  # double
+    loss = mean(weight * huber(y - Q(observation, action)))
+    ```
+
+    The target network is a clone of `network`, equal to it when both are built. It follows only
+    when told to: put `SoftTargetUpdate` among the callbacks of `fit`, or call `update_target`. It
+    never gets a gradient, whatever is set on `trainable`.
+
+    Override `q_values`, `predict_taken`, `compute_target`, `td_error` or `extra_loss` to change the
+    algorithm.
+
+    Args:
+        network: Keras model (or layer) that maps observations, a tensor or a (nested) dict, to
+            `[B, A]` action values. It stays yours: `agent.network is network`.
+        double: Bool, whether the online network chooses the next action. Defaults to `False`.
+        name: String or None.
+        **kwargs: Arguments of `keras.Model`, such as `dtype`.
+
+    Raises:
+        TypeError: If `network` is not a Keras layer, or cannot be cloned for want of `get_config`.
+
+    Example:
+    >>> network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> agent = DQN(network, double=True)
+    >>> agent.compile(keras.optimizers.Adam(1e-3))
+    >>> agent.act(np.zeros((3, 4))).shape
+    (3,)
+
+    Reference:
+        Mnih et al., 2015, "Human-level control through deep reinforcement learning", Algorithm 1;
+        van Hasselt et al., 2016, "Deep reinforcement learning with double Q-learning", equation 4.
+    """
+
+    def __init__(
+        self,
+        network: keras.layers.Layer,
+        *,
+        double: bool = False,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.network = network
+        self.double = double
+        self.target_network = clone_network(network)
+        self._q_value_metric = keras.metrics.Mean("q_value")
+        self._td_error_metric = keras.metrics.Mean("abs_td_error")
+        self._target_follows = False
+        if network.built:
+            self.build(input_shape_of(network))
+
+    def build(self, input_shape: Any) -> None:
+        """Builds both networks and makes them equal."""
+        for network in (self.network, self.target_network):
+            if not network.built:
+                network(keras.tree.map_shape_structure(keras.KerasTensor, input_shape))
+        self._observation_rank = len(_first_shape(input_shape)) - 1
+        with tf.init_scope():
+            separate_random_draws(self.target_network)
+            soft_update(self.network, self.target_network, tau=1.0)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns what the network gives for observations `[B, ...]`."""
+        return self.network(inputs)
+
+    # The algorithm
+
+    def train_step(self, data: Any) -> dict:
+        """Takes one gradient step on a batch and returns the metrics."""
+        observation, transition, weight = keras.utils.unpack_x_y_sample_weight(data)
+        # Before the forward pass: `add_loss` terms are those of the last call of the network.
+        target = self.compute_target(observation, transition)
+        with tf.GradientTape() as tape:
+            outputs = self(observation, training=True)
+            loss, prediction = self._td_loss(observation, transition, weight, target, outputs, True)
+            scaled_loss = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(scaled_loss, variables), variables, strict=True)
+        )
+        return self._update_metrics(
+            observation, transition, weight, target, outputs, prediction, loss
+        )
+
+    def test_step(self, data: Any) -> dict:
+        """Computes the loss and the metrics on a batch."""
+        observation, transition, weight = keras.utils.unpack_x_y_sample_weight(data)
+        target = self.compute_target(observation, transition)
+        outputs = self(observation, training=False)
+        loss, prediction = self._td_loss(observation, transition, weight, target, outputs, False)
+        return self._update_metrics(
+            observation, transition, weight, target, outputs, prediction, loss
+        )
+
+    def q_values(self, outputs: Any) -> Any:
+        """Returns the action values `[B, A]` float32 that the network's outputs stand for."""
+        if len(outputs.shape) != 2:
+            raise ValueError(
+                "`network` must map observations to action values of shape [B, A]. Received: "
+                f"outputs of shape {tuple(outputs.shape)}"
+            )
+        return keras.ops.cast(outputs, "float32")
+
+    def predict_taken(self, outputs: Any, action: Any) -> Any:
+        """Returns the prediction `[B, 1]` for the actions taken, `[B]` integer."""
+        return keras.ops.expand_dims(ops.take_action(self.q_values(outputs), action), -1)
+
+    def compute_target(self, observation: Any, transition: dict) -> Any:
+        """Returns the TD target `[B, 1]` float32; nothing differentiates through it.
+
+        Args:
+            observation: `[B, ...]`.
+            transition: Dict with `action`, `reward`, `discount` and `next_observation`.
+        """
+        next_observation = transition["next_observation"]
+        next_values = self.q_values(self.target_network(next_observation, training=False))
+        chooser = next_values
+        if self.double:
+            chooser = self.q_values(self.network(next_observation, training=False))
+        next_value = ops.take_action(next_values, ops.greedy_action(chooser))
+        target = ops.td_target(transition["reward"], transition["discount"], next_value)
+        return keras.ops.expand_dims(target, -1)
+
+    def td_error(self, target: Any, prediction: Any) -> Any:
+        """Returns target - prediction, `[B]` float32, signed and unweighted."""
+        return keras.ops.squeeze(target - prediction, -1)
+
+    def extra_loss(self, outputs: Any, action: Any) -> Any:
+        """Returns what to add to each row's loss, `[B]` float32, weighted like it. Zero here."""
+        return keras.ops.zeros(keras.ops.shape(action), "float32")
+
+    def _td_loss(
+        self,
+        observation: Any,
+        transition: dict,
+        weight: Any,
+        target: Any,
+        outputs: Any,
+        training: bool,
+    ) -> tuple[Any, Any]:
+        prediction = self.predict_taken(outputs, transition["action"])
+        check_ranks(target, prediction)
+        extra = self.extra_loss(outputs, transition["action"])
+        if weight is not None:
+            extra = extra * weight
+        loss = self.compute_loss(observation, target, prediction, weight, training=training)
+        return loss + keras.ops.mean(extra), prediction
+
+    def _update_metrics(
+        self,
+        observation: Any,
+        transition: dict,
+        weight: Any,
+        target: Any,
+        outputs: Any,
+        prediction: Any,
+        loss: Any,
+    ) -> dict:
+        taken = ops.take_action(self.q_values(outputs), transition["action"])
+        self._q_value_metric.update_state(taken)
+        self._td_error_metric.update_state(keras.ops.abs(self.td_error(target, prediction)))
+        for metric in self.metrics:
+            if metric.name == "loss":
+                # Under a strategy Keras has divided the loss by the number of replicas.
+                num_replicas = self.distribute_strategy.num_replicas_in_sync
+                metric.update_state(loss * num_replicas, sample_weight=keras.ops.shape(taken)[0])
+        return self.compute_metrics(observation, target, prediction, sample_weight=weight)
+
+    # Training
+
+    def compile(self, optimizer: Any = "auto", loss: Any = "auto", **kwargs: Any) -> None:
+        """Configures the agent for training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: `"auto"` is `Adam(learning_rate=2.5e-4, epsilon=1.5e-4)`. Defaults to
+                `"auto"`.
+            loss: `"auto"` is Huber with delta 1. Defaults to `"auto"`.
+            **kwargs: `metrics`, `steps_per_execution` (K updates in one compiled program),
+                `jit_compile`, `run_eagerly` and all else that `keras.Model.compile` takes.
+        """
+        if optimizer == "auto":
+            optimizer = keras.optimizers.Adam(learning_rate=2.5e-4, epsilon=1.5e-4)
+        if loss == "auto":
+            loss = keras.losses.Huber()
+        super().compile(optimizer, loss, **kwargs)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains the agent; see `FusedModel.fit` and `keras.Model.fit`.
+
+        Warns once, after the first epoch, if nothing has updated the target network.
+        """
+        watch = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: self._warn_if_target_stands_still()
+        )
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(watch)
+        else:
+            callbacks = [*(keras.tree.flatten(callbacks) if callbacks else []), watch]
+        try:
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        finally:
+            GraphPieces.of(self).clear()
+
+    def _warn_if_target_stands_still(self) -> None:
+        if not self._target_follows:
+            self._target_follows = True
+            warnings.warn(
+                "The target network has not been updated: it still is the network of the start. "
+                "Add `keras_dqn.SoftTargetUpdate(tau=0.005)` to the callbacks of `fit`, or call "
+                "`agent.update_target(tau)`.",
+                stacklevel=2,
+            )
+
+    # Using what was learned
+
+    def act(self, observation: Any) -> np.ndarray:
+        """Returns the greedy actions, read from the network as it is now.
+
+        Args:
+            observation: `[E, ...]` (or a dict of such), or one observation without batch axis. While
+                the network is not built yet, its first axis is taken for the batch.
+
+        Returns:
+            `[E]` int64, or a 0-d int64 array; 0-based: an environment with a `Discrete.start`
+            wants it added.
+        """
+        values = self._act_values(observation)
+        return np.asarray(values.argmax(axis=-1))
+
+    def policy(self) -> Policy:
+        """Returns a snapshot of the network for fast acting; `refresh()` reads the weights again."""
+        return Policy(self)
+
+    def td_errors(self, batch: tuple) -> np.ndarray:
+        """Returns the signed TD error of each row of a batch, for `update_priorities`.
+
+        Args:
+            batch: `(observation, transition, weight)`, as `ReplayBuffer.sample` gives it.
+
+        Returns:
+            `[B]` float32, target - prediction.
+        """
+        observation, transition, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        return self._compiled_td_errors(observation, transition).numpy()
+
+    def update_target(self, tau: float = 1.0) -> None:
+        """Moves the target network a step towards the online one: `soft_update` with this `tau`.
+
+        Args:
+            tau: Float in [0, 1]. Defaults to `1.0`, a copy.
+
+        Raises:
+            ValueError: If `tau` is outside [0, 1] or the agent is not built.
+        """
+        soft_update(self.network, self.target_network, tau)
+        self._target_follows = True
+
+    def _act_values(self, observation: Any) -> np.ndarray:
+        observation = keras.tree.map_structure(np.asarray, observation)
+        if not self.built:
+            self.build(keras.tree.map_structure(lambda a: (None, *a.shape[1:]), observation))
+        if keras.tree.flatten(observation)[0].ndim == self._observation_rank:
+            one = keras.tree.map_structure(lambda a: a[None], observation)
+            return self._compiled_values(one).numpy()[0]
+        return self._compiled_values(observation).numpy()
+
+    @cached_property
+    def _compiled_values(self) -> Any:
+        @tf.function(autograph=False, reduce_retracing=True)
+        def values(observation: Any) -> tf.Tensor:
+            return self.q_values(self(observation, training=False))
+
+        return values
+
+    @cached_property
+    def _compiled_td_errors(self) -> Any:
+        @tf.function(autograph=False, reduce_retracing=True)
+        def td_errors(observation: Any, transition: dict) -> tf.Tensor:
+            target = self.compute_target(observation, transition)
+            outputs = self(observation, training=False)
+            return self.td_error(target, self.predict_taken(outputs, transition["action"]))
+
+        return td_errors
+
+    # What Keras is told
+
+    @property
+    def trainable_variables(self) -> list:
+        """The variables that get a gradient: never those of the target network."""
+        target = {id(variable) for variable in self.target_network.variables}
+        return [v for v in super().trainable_variables if id(v) not in target]
+
+    @property
+    def trainable_weights(self) -> list:
+        """The same as `trainable_variables`."""
+        return self.trainable_variables
+
+    @property
+    def non_trainable_variables(self) -> list:
+        """All other variables, those of the target network among them."""
+        return _without(self.variables, self.trainable_variables)
+
+    @property
+    def non_trainable_weights(self) -> list:
+        """All other weights, those of the target network among them."""
+        return _without(self.weights, self.trainable_variables)
+
+    def get_config(self) -> dict:
+        """Returns what `from_config` needs: the serialized network and the options."""
+        config = super().get_config()
+        config["network"] = keras.saving.serialize_keras_object(self.network)
+        config["double"] = self.double
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "DQN":
+        """Creates the agent again from its config."""
+        network = keras.saving.deserialize_keras_object(
+            config["network"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "network": network})
+
+
+def check_ranks(target: Any, prediction: Any) -> None:
+    """Raises a `ValueError` for a `[B]` target or prediction: Keras would average weights away."""
+    for name, tensor in (("compute_target", target), ("predict_taken", prediction)):
+        if len(tensor.shape) != 2:
+            raise ValueError(
+                f"`{name}` must return a tensor of shape [B, 1] or [B, N]: a Keras loss takes its "
+                "mean over the last axis before it applies the weights. Received: shape="
+                f"{tuple(tensor.shape)}"
+            )
+
+
+def _without(variables: list, excluded: list) -> list:
+    ids = {id(variable) for variable in excluded}
+    return [variable for variable in variables if id(variable) not in ids]
+
+
+def _first_shape(shape: Any) -> tuple:
+    while isinstance(shape, dict):
+        shape = next(iter(shape.values()))
+    return tuple(shape)

@@ -1,0 +1,227 @@
+"""A `keras.Model` whose `fit` and `evaluate` run K steps in one compiled program."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_dqn.models.execution import make_execution
+from keras_dqn.models.network import has_convolutions, layers_of
+from keras_dqn.replay.replay_dataset import ReplayDataset
+
+
+class FusedModel(keras.Model):
+    """Runs `steps_per_execution` whole training steps in one compiled program per call.
+
+    The results are those of one step at a time on the same batches. Batches from a `ReplayDataset`
+    are drawn for all steps of an execution at once; those of any other source are stacked as they
+    come, and a smaller last one is an execution of its own. `train_step` and `test_step` are
+    overridden as in any Keras model.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.update_count = self.add_weight(
+            name="update_count", dtype="int64", initializer="zeros", trainable=False
+        )
+        self._jit_compile_argument: bool | str = "auto"
+
+    # Compiling
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *,
+        jit_compile: bool | str = "auto",
+        run_eagerly: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Configures the model for training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: As in Keras.
+            loss: As in Keras.
+            jit_compile: Bool or `"auto"`: XLA unless the model holds convolutions on a machine
+                without accelerator, where XLA's are several times slower, or runs eagerly or
+                under a distribution strategy. Defaults to `"auto"`.
+            run_eagerly: As in Keras.
+            **kwargs: Further arguments of `keras.Model.compile`.
+        """
+        self._jit_compile_argument = jit_compile
+        if jit_compile == "auto":
+            jit_compile = not run_eagerly and self._xla_pays()
+        super().compile(optimizer, loss, jit_compile=jit_compile, run_eagerly=run_eagerly, **kwargs)
+
+    def get_compile_config(self) -> dict:
+        """Returns the arguments of `compile`, serialized."""
+        config = super().get_compile_config()
+        if config:
+            config["jit_compile"] = self._jit_compile_argument
+        return config
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles the model as `get_compile_config` says and creates the optimizer's state."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def _xla_pays(self) -> bool:
+        if self._is_distributed() or not all(layer.supports_jit for layer in layers_of(self)):
+            return False
+        has_accelerator = any(d.device_type != "CPU" for d in tf.config.list_physical_devices())
+        return has_accelerator or not has_convolutions(self)
+
+    def _is_distributed(self) -> bool:
+        return self.distribute_strategy.num_replicas_in_sync > 1
+
+    # Executions
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes `train_function`, which runs one execution of `train_step`s, unless it is there."""
+        if self.train_function is None or force:
+            self._refuse_many_steps_on_many_replicas()
+            if self._is_distributed():
+                return super().make_train_function(force)
+            self.train_function = make_execution(self, self._counted(self.train_step))
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Makes `test_function`, which runs one execution of `test_step`s, unless it is there."""
+        if self.test_function is None or force:
+            self._refuse_many_steps_on_many_replicas()
+            if self._is_distributed():
+                return super().make_test_function(force)
+            self.test_function = make_execution(self, self.test_step)
+        return self.test_function
+
+    def _counted(self, train_step: Any) -> Any:
+        def counted(data: Any) -> dict:
+            self.update_count.assign_add(1)
+            return train_step(data)
+
+        return counted
+
+    def _refuse_many_steps_on_many_replicas(self) -> None:
+        num_replicas = self.distribute_strategy.num_replicas_in_sync
+        if num_replicas > 1 and self.steps_per_execution > 1:
+            raise ValueError(
+                "`steps_per_execution` must be 1 under a distribution strategy of several "
+                f"replicas. Received: steps_per_execution={self.steps_per_execution}, "
+                f"replicas={num_replicas}"
+            )
+
+    # Datasets
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool | None = None,
+        *,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains the model, as `keras.Model.fit` does.
+
+        Args:
+            x: A `ReplayDataset`, any other `tf.data.Dataset`, arrays or what else Keras takes.
+            y: As in Keras.
+            batch_size: As in Keras.
+            epochs: As in Keras.
+            verbose: As in Keras.
+            callbacks: As in Keras.
+            validation_split: As in Keras.
+            validation_data: As in Keras.
+            shuffle: As in Keras, where a dataset is never shuffled.
+            steps_per_epoch: Int, a multiple of `steps_per_execution`. An endless dataset, and a
+                replay dataset is one, needs it. Defaults to `None`.
+            validation_steps: As in Keras.
+            **kwargs: Further arguments of `keras.Model.fit`.
+
+        Raises:
+            ValueError: If `steps_per_epoch` is missing on an endless dataset, or is not a multiple
+                of `steps_per_execution`.
+        """
+        self._check_steps("steps_per_epoch", x, steps_per_epoch)
+        if steps_per_epoch is not None and steps_per_epoch % self.steps_per_execution:
+            raise ValueError(
+                "`steps_per_epoch` must be a multiple of `steps_per_execution`. Received: "
+                f"steps_per_epoch={steps_per_epoch}, "
+                f"steps_per_execution={self.steps_per_execution}"
+            )
+        if isinstance(validation_data, tf.data.Dataset):
+            self._check_steps("validation_steps", validation_data, validation_steps)
+            validation_data = self._drawn_in_executions(validation_data, validation_steps)
+        if shuffle is None:
+            shuffle = not isinstance(x, tf.data.Dataset)
+        return super().fit(
+            self._drawn_in_executions(x, steps_per_epoch),
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            callbacks,
+            validation_split,
+            validation_data,
+            shuffle,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            **kwargs,
+        )
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Computes the loss and the metrics, as `keras.Model.evaluate` does.
+
+        Args:
+            x: A `ReplayDataset`, any other `tf.data.Dataset`, arrays or what else Keras takes.
+            y: As in Keras.
+            batch_size: As in Keras.
+            verbose: As in Keras.
+            sample_weight: As in Keras.
+            steps: Int, the number of batches; an endless dataset needs it. Defaults to `None`.
+            **kwargs: Further arguments of `keras.Model.evaluate`.
+
+        Raises:
+            ValueError: If `steps` is missing on an endless dataset.
+        """
+        self._check_steps("steps", x, steps)
+        x = self._drawn_in_executions(x, steps)
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, **kwargs)
+
+    def _check_steps(self, argument: str, dataset: Any, steps: int | None) -> None:
+        endless = (
+            isinstance(dataset, tf.data.Dataset)
+            and dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+        )
+        if endless and steps is None:
+            raise ValueError(
+                f"`{argument}` must be given: the dataset is endless and would never finish. "
+                f"Received: {argument}=None"
+            )
+
+    def _drawn_in_executions(self, dataset: Any, steps: int | None) -> Any:
+        """Returns the dataset that delivers whole executions, or exactly as many batches as asked."""
+        if not isinstance(dataset, tf.data.Dataset) or self._is_distributed():
+            return dataset
+        if steps is not None and steps % self.steps_per_execution:
+            return dataset.take(steps)
+        if isinstance(dataset, ReplayDataset) and dataset.num_batches is None:
+            return dataset.stacked(self.steps_per_execution)
+        return dataset

@@ -1,0 +1,110 @@
+"""A replay buffer as a `tf.data.Dataset`: what `model.fit` draws its batches from."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_dqn.replay.replay_buffer import check_sampling
+
+if TYPE_CHECKING:
+    from keras_dqn.replay.replay_buffer import ReplayBuffer
+
+
+class ReplayDataset(tf.data.Dataset):
+    """An endless dataset of `(observation, transition, weight)` drawn from a replay buffer.
+
+    Each batch is drawn when it is asked for, never before, so that it can hold what was added a
+    moment ago. It is a real `tf.data.Dataset`: `map`, `take` and any `model.fit` work on it.
+
+    Args:
+        replay: `ReplayBuffer`.
+        batch_size: Int, B.
+        gamma: Float in [0, 1], the discount of a step. Defaults to `0.99`.
+        n_step: Int, n. Defaults to `1`.
+        num_batches: Int or None. If set, each element is a stack `[num_batches, B, ...]` of
+            batches, all drawn in one call. Defaults to `None`.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        replay: "ReplayBuffer",
+        batch_size: int,
+        *,
+        gamma: float = 0.99,
+        n_step: int = 1,
+        num_batches: int | None = None,
+    ) -> None:
+        check_sampling(batch_size, gamma, n_step)
+        self.replay = replay
+        self.batch_size = batch_size
+        self.gamma = gamma
+        self.n_step = n_step
+        self.num_batches = num_batches
+        self._element_spec = self._spec_of_sample()
+        self._drawn = _drawn_when_asked(self._draw, self._element_spec)
+        super().__init__(tf.data.experimental.to_variant(self._drawn))
+
+    @property
+    def element_spec(self) -> Any:
+        """The shapes and dtypes of an element, as nested `tf.TensorSpec`s."""
+        return self._element_spec
+
+    def _inputs(self) -> list:
+        return []
+
+    def stacked(self, num_batches: int) -> "ReplayDataset":
+        """Returns the dataset whose elements are stacks of `num_batches` batches."""
+        if num_batches not in self._stacks:
+            self._stacks[num_batches] = ReplayDataset(
+                self.replay,
+                self.batch_size,
+                gamma=self.gamma,
+                n_step=self.n_step,
+                num_batches=num_batches,
+            )
+        return self._stacks[num_batches]
+
+    @cached_property
+    def _stacks(self) -> dict[int, "ReplayDataset"]:
+        return {}
+
+    def _draw(self) -> Any:
+        count = self.batch_size * (self.num_batches or 1)
+        batch = self.replay.sample(count, gamma=self.gamma, n_step=self.n_step)
+        if self.num_batches is None:
+            return batch
+        shape = (self.num_batches, self.batch_size)
+        return tf.nest.map_structure(lambda array: array.reshape(*shape, *array.shape[1:]), batch)
+
+    def _spec_of_sample(self) -> Any:
+        lead = (self.batch_size,)
+        if self.num_batches is not None:
+            lead = (self.num_batches, *lead)
+        return tf.nest.map_structure(
+            lambda array: tf.TensorSpec((*lead, *array.shape[1:]), array.dtype),
+            self.replay.empty_batch(),
+        )
+
+
+def _drawn_when_asked(draw: Any, spec: Any) -> tf.data.Dataset:
+    dtypes = [leaf.dtype for leaf in tf.nest.flatten(spec)]
+
+    def flat() -> list[np.ndarray]:
+        return tf.nest.flatten(draw())
+
+    def element(_: tf.Tensor) -> Any:
+        leaves = tf.numpy_function(flat, [], dtypes, stateful=True)
+        for leaf, leaf_spec in zip(leaves, tf.nest.flatten(spec), strict=True):
+            leaf.set_shape(leaf_spec.shape)
+        return tf.nest.pack_sequence_as(spec, leaves)
+
+    options = tf.data.Options()
+    # A batch drawn ahead would miss the steps collected before it is used.
+    options.experimental_optimization.inject_prefetch = False
+    options.autotune.enabled = False
+    return tf.data.Dataset.from_tensors(0).repeat().map(element).with_options(options)
