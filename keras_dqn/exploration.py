@@ -62,8 +62,11 @@ class EpsilonGreedy(Greedy):
     def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns `[E]` int64 actions for `[E, A]` action values."""
         num_envs, num_actions = q_values.shape
+        actions = q_values.argmax(axis=-1)
         explores = rng.random(num_envs) < self.logs["epsilon"]
-        return np.where(explores, rng.integers(num_actions, size=num_envs), q_values.argmax(-1))
+        if explores.any():
+            actions[explores] = rng.integers(num_actions, size=np.count_nonzero(explores))
+        return actions
 
 
 class Boltzmann(Greedy):
@@ -92,7 +95,9 @@ class Boltzmann(Greedy):
         """Reads the temperature at these counts."""
         value = read_schedule(self.temperature, env_steps, episodes)
         if not 0.0 < value < np.inf:
-            raise ValueError(f"`temperature` must be above 0. Received: temperature={value}")
+            raise ValueError(
+                f"`temperature` must be above 0 and finite. Received: temperature={value}"
+            )
         self.logs = {"temperature": value}
 
     def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -79,8 +79,9 @@ class CollectTransitions(keras.callbacks.Callback):
         self._statistics = _EpisodeStatistics(num_envs_of(env))
 
     def warm_up(self) -> None:
-        """Takes random actions until the buffer holds `warmup_steps` transitions."""
-        missing = self.warmup_steps - len(self.replay)
+        """Takes random actions until `warmup_steps` transitions are in the buffer or have been."""
+        # Counted too, since a small buffer soon drops some of them for rows at episodes' ends.
+        missing = self.warmup_steps - max(len(self.replay), self.env_steps)
         while missing > 0:
             actions = self._rng.integers(self._loop.num_actions, size=self._loop.num_envs)
             missing -= self._step(actions)
@@ -118,7 +119,7 @@ class CollectTransitions(keras.callbacks.Callback):
 
     def _report(self, logs: dict | None) -> None:
         if logs is not None:
-            logs.update(self._statistics.means())
+            logs.update(self._statistics.means)
             logs.update(self.exploration.logs)
             logs["env_steps"] = self.env_steps
 
@@ -133,6 +134,7 @@ class CollectTransitions(keras.callbacks.Callback):
         if self._loop.observation is None:
             self._loop.reset(self.seed)
         step = self._loop.step(actions)
+        num_steps = int(np.count_nonzero(step.stepped))
         self.replay.add(
             step.observation,
             step.action + self._loop.action_space.start,
@@ -140,10 +142,9 @@ class CollectTransitions(keras.callbacks.Callback):
             step.terminated,
             step.truncated,
             step.next_observation,
-            where=None if step.stepped.all() else step.stepped,
+            where=None if num_steps == self._loop.num_envs else step.stepped,
         )
         self.episodes += self._statistics.add(step)
-        num_steps = int(step.stepped.sum())
         self.env_steps += num_steps
         return num_steps
 
@@ -154,29 +155,31 @@ class _EpisodeStatistics:
     def __init__(self, num_envs: int) -> None:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
-        self._ended: list[tuple[float, int]] = []
-        self._means = {"episode_return": math.nan, "episode_length": math.nan}
+        self.means = {"episode_return": math.nan, "episode_length": math.nan}
+        self.start_epoch()
 
     def start_epoch(self) -> None:
-        self._ended = []
+        self._num_ended = 0
+        self._sum_of_returns = 0.0
+        self._sum_of_lengths = 0
 
     def add(self, step: Step) -> int:
+        """Returns how many episodes have ended with this step."""
         self._returns += step.reward * step.stepped
         self._lengths += step.stepped
-        (ended,) = np.nonzero((step.terminated | step.truncated) & step.stepped)
-        for e in ended:
-            self._ended.append((float(self._returns[e]), int(self._lengths[e])))
-            self._returns[e] = self._lengths[e] = 0
-        return len(ended)
-
-    def means(self) -> dict[str, float]:
-        if self._ended:
-            episode_return, episode_length = np.mean(self._ended, axis=0)
-            self._means = {
-                "episode_return": float(episode_return),
-                "episode_length": float(episode_length),
-            }
-        return self._means
+        ended = (step.terminated | step.truncated) & step.stepped
+        if not ended.any():
+            return 0
+        num_ended = int(np.count_nonzero(ended))
+        self._num_ended += num_ended
+        self._sum_of_returns += float(self._returns[ended].sum())
+        self._sum_of_lengths += int(self._lengths[ended].sum())
+        self._returns[ended] = self._lengths[ended] = 0
+        self.means = {
+            "episode_return": self._sum_of_returns / self._num_ended,
+            "episode_length": self._sum_of_lengths / self._num_ended,
+        }
+        return num_ended
 
 
 def _check_fits(loop: EnvironmentLoop, replay: ReplayBuffer) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dqn import ops
+from keras_dqn.models.execution import unpack_batch
 from keras_dqn.models.fused_model import FusedModel
 from keras_dqn.models.graph_pieces import GraphPieces
 from keras_dqn.models.network import clone_network, input_shape_of, separate_random_draws
@@ -97,7 +98,7 @@ class DQN(FusedModel):
 
     def train_step(self, data: Any) -> dict:
         """Takes one gradient step on a batch and returns the metrics."""
-        observation, transition, weight = keras.utils.unpack_x_y_sample_weight(data)
+        observation, transition, weight = unpack_batch(data)
         # Before the forward pass: `add_loss` terms are those of the last call of the network.
         target = self.compute_target(observation, transition)
         with tf.GradientTape() as tape:
@@ -114,7 +115,7 @@ class DQN(FusedModel):
 
     def test_step(self, data: Any) -> dict:
         """Computes the loss and the metrics on a batch."""
-        observation, transition, weight = keras.utils.unpack_x_y_sample_weight(data)
+        observation, transition, weight = unpack_batch(data)
         target = self.compute_target(observation, transition)
         outputs = self(observation, training=False)
         loss, prediction = self._td_loss(observation, transition, weight, target, outputs, False)
@@ -279,7 +280,7 @@ class DQN(FusedModel):
         Returns:
             `[B]` float32, target - prediction.
         """
-        observation, transition, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        observation, transition, _ = unpack_batch(batch)
         return self._compiled_td_errors(observation, transition).numpy()
 
     def update_target(self, tau: float = 1.0) -> None:

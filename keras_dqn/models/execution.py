@@ -87,8 +87,16 @@ def _stacks(iterator: Iterator, num_batches: int) -> Iterator[Any]:
 
 def is_stack(batch: Any) -> bool:
     """Returns whether rewards are `[K, B]`, those of a stack, and not `[B]`."""
-    _, transition, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    _, transition, _ = unpack_batch(batch)
     return "reward" in transition and len(transition["reward"].shape) == 2
+
+
+def unpack_batch(batch: Any) -> tuple[Any, dict, Any]:
+    """Returns the observation, the transition and the weight (or None) of a batch of `fit`."""
+    observation, transition, weight = keras.utils.unpack_x_y_sample_weight(batch)
+    if isinstance(weight, dict):  # Keras repeats the weights of arrays for each entry of a dict.
+        weight = weight["reward"]
+    return observation, transition, weight
 
 
 def _without_missing(batch: Any) -> tuple:
@@ -105,5 +113,5 @@ def _shapes(batch: Any) -> list[tf.TensorShape]:
 
 def _build(model: keras.Model, stack: Any) -> None:
     if not model.built:
-        observation, _, _ = keras.utils.unpack_x_y_sample_weight(stack)
+        observation, _, _ = unpack_batch(stack)
         model.build(tf.nest.map_structure(lambda t: (None, *t.shape[2:]), observation))

@@ -1,9 +1,10 @@
-"""Pieces of graph that run after each training step of any Keras model, inside its compiled step."""
+"""Pieces of graph that run after each training step of a Keras model, inside its compiled step."""
 
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 
 class Piece(NamedTuple):
@@ -64,7 +65,14 @@ class GraphPieces:
         wanted = (_compile_call(self._model), [piece.key for piece in self._pieces])
         if self._made_for is None or not _same(self._made_for, wanted):
             self._made, self._made_for = self._make(), wanted
-        return self._made(iterator)
+        try:
+            return self._made(iterator)
+        except (StopIteration, tf.errors.OutOfRangeError):
+            raise  # the end of the data
+        except BaseException:  # `fit` will not call `on_train_end`: leave nothing behind here
+            self._made_for = None
+            self.clear()
+            raise
 
     def _make(self) -> Any:
         model, pieces = self._model, tuple(self._pieces)

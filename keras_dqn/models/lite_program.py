@@ -46,10 +46,14 @@ class LiteProgram:
             for i, array in enumerate([*weights, *leaves])
         ]
         concrete = tf.function(program, autograph=False).get_concrete_function(*specs)
-        content = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
+        content = converter.convert()
         self._interpreter = Interpreter(model_content=content, num_threads=1)
         self._interpreter.allocate_tensors()
-        index = {d["name"]: d["index"] for d in self._interpreter.get_input_details()}
+        index = {
+            _argument_of(detail["name"]): detail["index"]
+            for detail in self._interpreter.get_input_details()
+        }
         # The converter drops inputs that the values do not depend on.
         self._weights = [index.get(f"input{i}") for i in range(len(weights))]
         self._leaves = [
@@ -83,6 +87,11 @@ def lite_program_applies(network: keras.layers.Layer) -> bool:
         and not has_convolutions(network)
         and all(layer.compute_dtype == "float32" for layer in layers_of(network))
     )
+
+
+def _argument_of(tensor_name: str) -> str:
+    """Returns `"input3"` for the converter's name of it, `"serving_default_input3:0"`."""
+    return tensor_name.split(":")[0].removeprefix("serving_default_")
 
 
 def _narrow(array: NDArray) -> NDArray:

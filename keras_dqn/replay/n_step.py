@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-TERMINATED, TRUNCATED, BOUNDARY = np.uint8(1), np.uint8(2), np.uint8(4)
-_ENDS = np.uint8(3)  # TERMINATED | TRUNCATED
+TERMINATED, TRUNCATED, BOUNDARY = 1, 2, 4
+_ENDS = TERMINATED | TRUNCATED
 
 
 class Windows(NamedTuple):
@@ -73,5 +73,5 @@ def windows(
         last = np.where(runs, flags[slot], last)
         steps += runs
         runs &= (last & _ENDS) == 0
-    discount = np.where(last & TERMINATED, 0.0, gamma**steps)
+    discount = np.where(last & TERMINATED, 0.0, (gamma ** np.arange(n_step + 1))[steps])
     return Windows(complete, reward, discount, steps)

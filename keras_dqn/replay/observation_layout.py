@@ -14,7 +14,7 @@ class Leaf:
     """One array of an observation: a Box, MultiBinary, MultiDiscrete or Discrete space.
 
     Args:
-        name: String, the path in a Dict space as it is written in errors; empty for the space itself.
+        name: String, the path in a Dict space as errors write it; empty for the space itself.
         space: The Gymnasium space.
     """
 
@@ -24,47 +24,75 @@ class Leaf:
         discrete = isinstance(space, gym.spaces.Discrete)
         self.shape: tuple[int, ...] = () if discrete else tuple(space.shape or ())
         self.dtype = np.dtype(np.int32) if discrete else np.dtype(space.dtype)
-        self._can_be_nan = self.dtype.kind in "fc"
-        self._warned = not isinstance(space, gym.spaces.Box) or not (
-            space.is_bounded("below") or space.is_bounded("above") or self._has_a_bound(space)
-        )
-
-    @staticmethod
-    def _has_a_bound(space: gym.spaces.Box) -> bool:
-        return bool(space.bounded_below.any() or space.bounded_above.any())
+        self._low, self._high = _bounds(space)
+        self._takes_any_value = _takes_any_value(space)
+        self._warned = False
 
     def check(self, argument: str, value: Any, num_envs: int) -> NDArray:
         """Returns `[E, ...]` of the leaf's dtype, or raises what is wrong with `value`."""
         array = np.asarray(value)
-        if array.dtype != self.dtype and not np.can_cast(array.dtype, self.dtype, "same_kind"):
-            raise ValueError(
-                f"`{argument}{self.name}` must have a dtype that casts to {self.dtype} within its "
-                f"kind. Received: dtype={array.dtype}"
-            )
+        if array.dtype != self.dtype:
+            array = self._cast(argument, array)
         if array.shape != (num_envs, *self.shape):
             raise ValueError(
                 f"`{argument}{self.name}` must have shape {(num_envs, *self.shape)}: the number of "
                 f"environments, then the space's shape. Received: shape={array.shape}"
             )
-        if self._can_be_nan and not np.isfinite(array).all():
-            raise ValueError(f"`{argument}{self.name}` must be finite. Received: {value}")
-        self._check_bounds(argument, array)
+        if self._takes_any_value:
+            return array
+        if not ((array >= self._low) & (array <= self._high)).all():
+            self._refuse_or_warn(argument, array)
         return array
 
-    def _check_bounds(self, argument: str, array: NDArray) -> None:
-        space = self.space
-        if isinstance(space, gym.spaces.Discrete):
-            if (array < space.start).any() or (array >= space.start + space.n).any():
-                raise ValueError(
-                    f"`{argument}{self.name}` must be in {space}. Received: {array.tolist()}"
-                )
-        elif not self._warned and ((array < space.low) | (array > space.high)).any():  # type: ignore[attr-defined]
+    def _cast(self, argument: str, array: NDArray) -> NDArray:
+        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            raise ValueError(
+                f"`{argument}{self.name}` must have a dtype that casts to {self.dtype} within its "
+                f"kind. Received: dtype={array.dtype}"
+            )
+        with np.errstate(over="ignore"):  # infinite then, which is refused
+            cast = array.astype(self.dtype)
+        if self.dtype.kind in "iu" and (cast != array).any():
+            raise ValueError(
+                f"`{argument}{self.name}` must fit into {self.dtype}. Received: {array.tolist()}"
+            )
+        return cast
+
+    def _refuse_or_warn(self, argument: str, array: NDArray) -> None:
+        if not np.isfinite(array).all():
+            raise ValueError(f"`{argument}{self.name}` must be finite. Received: {array.tolist()}")
+        if not isinstance(self.space, gym.spaces.Box):
+            raise ValueError(
+                f"`{argument}{self.name}` must be in {self.space}. Received: {array.tolist()}"
+            )
+        if not self._warned:
             self._warned = True
             warnings.warn(
-                f"`{argument}{self.name}` is outside the bounds of {space}; it is stored as it is. "
-                f"Received: {array.tolist()}",
-                stacklevel=4,
+                f"`{argument}{self.name}` is outside the bounds of {self.space}; it is stored as "
+                f"it is. Received: {array.tolist()}",
+                stacklevel=5,  # the caller of `ReplayBuffer.add`
             )
+
+
+def _bounds(space: Any) -> tuple[Any, Any]:
+    """Returns the smallest and the largest number a space holds; finite, so that NaN is outside."""
+    if isinstance(space, gym.spaces.Discrete):
+        return space.start, space.start + space.n - 1
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, gym.spaces.MultiBinary):
+        return 0, 1
+    if space.dtype.kind == "f":
+        largest = np.finfo(space.dtype).max
+        return np.maximum(space.low, -largest), np.minimum(space.high, largest)
+    return space.low, space.high
+
+
+def _takes_any_value(space: Any) -> bool:
+    if not isinstance(space, gym.spaces.Box) or space.dtype.kind not in "iu":
+        return False
+    limits = np.iinfo(space.dtype)
+    return bool((space.low == limits.min).all() and (space.high == limits.max).all())
 
 
 class ObservationLayout:
@@ -84,13 +112,11 @@ class ObservationLayout:
 
     def check(self, argument: str, observation: Any, num_envs: int) -> list[NDArray]:
         """Returns one `[E, ...]` array a leaf, or raises what does not fit the space."""
-        if self._single:
-            return [self.leaves[0].check(argument, observation, num_envs)]
-        values = _flatten(self.space, observation, argument)
-        return [
-            leaf.check(argument, value, num_envs)
-            for leaf, value in zip(self.leaves, values, strict=True)
-        ]
+        values = [observation] if self._single else _flatten(self.space, observation, argument)
+        arrays = []
+        for leaf, value in zip(self.leaves, values, strict=True):
+            arrays.append(leaf.check(argument, value, num_envs))
+        return arrays
 
     def pack(self, arrays: list[NDArray]) -> Any:
         """Returns the (nested dict of) arrays that the space's observations are made of."""

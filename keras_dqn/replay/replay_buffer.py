@@ -7,12 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.environments import check_discrete, num_envs_of, single_spaces
-from keras_dqn.replay.n_step import BOUNDARY, TERMINATED, TRUNCATED, Windows, windows
+from keras_dqn.replay.n_step import TERMINATED, TRUNCATED, Windows
 from keras_dqn.replay.observation_layout import ObservationLayout, add_axis
+from keras_dqn.replay.rings import Rings
 
 if TYPE_CHECKING:
     from keras_dqn.replay.replay_dataset import ReplayDataset
 
+_LARGEST_REWARD = float(np.finfo(np.float32).max)
+_BOOLEAN, _INTEGER, _NUMBER = "b", "biu", "biuf"  # kinds of NumPy dtypes
+_KIND_NAMES = {_BOOLEAN: "boolean", _INTEGER: "integer", _NUMBER: "a real number"}
 _MAX_REDRAWS = 64
 
 
@@ -75,23 +79,7 @@ class ReplayBuffer:
         self.seed = seed
         self._rng = np.random.default_rng(seed)
         self._layout = ObservationLayout(observation_space)
-        self._allocate(capacity // num_envs + 1)  # one slot more, for the last next observation
-
-    def _allocate(self, ring_size: int) -> None:
-        slots = self.num_envs * ring_size
-        self._ring_size = ring_size
-        self._observations = [
-            np.zeros((slots, *leaf.shape), leaf.dtype) for leaf in self._layout.leaves
-        ]
-        self._actions = np.zeros(slots, np.int32)
-        self._rewards = np.zeros(slots, np.float32)
-        self._flags = np.zeros(slots, np.uint8)
-        # Rows are counted from the first one ever written; row r lies in slot r % ring_size. The
-        # head is the row to come: its slot holds the last next observation while an episode runs.
-        self._head = np.zeros(self.num_envs, np.int64)
-        self._runs = np.zeros(self.num_envs, bool)
-        self._base = np.arange(self.num_envs, dtype=np.int64) * ring_size
-        self._num_transitions = 0
+        self._rings = Rings(num_envs, capacity // num_envs, self._layout.leaves)
 
     @classmethod
     def from_env(
@@ -109,7 +97,7 @@ class ReplayBuffer:
 
     def __len__(self) -> int:
         """Returns the number of stored transitions; boundary rows are none."""
-        return self._num_transitions
+        return self._rings.num_transitions
 
     # Writing
 
@@ -141,95 +129,55 @@ class ReplayBuffer:
                 just reset. Defaults to all.
 
         Raises:
-            ValueError: If a shape or dtype does not fit the spaces, an action is outside its space,
-                or a number is NaN or infinite.
+            ValueError: If a shape or dtype does not fit the spaces, an action or a discrete
+                observation is outside its space, or a number is NaN or infinite. Numbers outside
+                the bounds of a Box are stored, with one warning.
         """
-        if self.num_envs == 1 and np.ndim(reward) == 0:
+        reward = np.asarray(reward)
+        if self.num_envs == 1 and reward.ndim == 0:
             observation, next_observation = add_axis(observation), add_axis(next_observation)
-            action, reward, terminated, truncated = ([v] for v in (action, reward, terminated, truncated))  # fmt: skip
+            action, reward, terminated, truncated = [action], [reward], [terminated], [truncated]
         observations = self._layout.check("observation", observation, self.num_envs)
-        actions = self._check_action(action)
-        rewards = self._check_numbers("reward", reward, np.float32)
-        flags = self._check_numbers("terminated", terminated, np.bool_) * TERMINATED
-        flags |= self._check_numbers("truncated", truncated, np.bool_) * TRUNCATED
+        actions = self._check_actions(action)
+        rewards = self._check_rewards(reward)
+        terminated = self._check_numbers("terminated", terminated, _BOOLEAN)
+        truncated = self._check_numbers("truncated", truncated, _BOOLEAN)
         next_observations = self._layout.check("next_observation", next_observation, self.num_envs)
-        envs = np.arange(self.num_envs)
-        if where is not None:
-            envs = np.flatnonzero(self._check_numbers("where", where, np.bool_))
-        self._cut_where_observation_is_new(envs, observations)
-        self._write_rows(envs, observations, actions, rewards, flags)
-        self._write_next_observations(envs, next_observations, flags)
+        stepped = None if where is None else self._check_numbers("where", where, _BOOLEAN)
+        for e in range(self.num_envs):
+            if stepped is None or stepped[e]:
+                end = terminated[e] * TERMINATED | truncated[e] * TRUNCATED
+                self._rings.append(e, observations, actions[e], rewards[e], end, next_observations)
 
-    def _check_action(self, action: Any) -> NDArray:
-        array = self._check_numbers("action", action, np.int64) - self.action_space.start
-        if (array < 0).any() or (array >= self.action_space.n).any():
-            raise ValueError(f"`action` must be in {self.action_space}. Received: action={action}")
-        return array
+    def _check_actions(self, action: Any) -> list[int]:
+        """Returns the 0-based actions."""
+        space: Any = self.action_space
+        first, num_actions = int(space.start), int(space.n)
+        actions = [a - first for a in self._check_numbers("action", action, _INTEGER)]
+        if not all(0 <= a < num_actions for a in actions):
+            raise ValueError(f"`action` must be in {space}. Received: action={action}")
+        return actions
 
-    def _check_numbers(self, argument: str, value: Any, dtype: type) -> NDArray:
+    def _check_rewards(self, reward: Any) -> list[float]:
+        rewards = self._check_numbers("reward", reward, _NUMBER)
+        if not all(abs(r) <= _LARGEST_REWARD for r in rewards):  # NaN is not
+            raise ValueError(f"`reward` must be finite in float32. Received: reward={reward}")
+        return rewards
+
+    def _check_numbers(self, argument: str, value: Any, kinds: str) -> list:
+        """Returns `[E]` as Python numbers, which are the fastest to handle one by one."""
         array = np.asarray(value)
         if array.shape != (self.num_envs,):
             raise ValueError(
                 f"`{argument}` must have shape ({self.num_envs},), one entry an environment. "
                 f"Received: shape={array.shape}"
             )
-        if not np.can_cast(array.dtype, dtype, "same_kind"):
+        if array.dtype.kind not in kinds:
             raise ValueError(
-                f"`{argument}` must have a dtype that casts to {np.dtype(dtype)} within its kind. "
-                f"Received: dtype={array.dtype}"
+                f"`{argument}` must be {_KIND_NAMES[kinds]}. Received: dtype={array.dtype}, "
+                f"{argument}={value}"
             )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"`{argument}` must be finite. Received: {argument}={value}")
-        return array.astype(dtype)
-
-    def _cut_where_observation_is_new(self, envs: NDArray, observations: list[NDArray]) -> None:
-        envs = envs[self._runs[envs]]
-        if not len(envs):
-            return
-        slots = self._base[envs] + self._head[envs] % self._ring_size
-        new = np.zeros(len(envs), bool)
-        for stored, leaf in zip(self._observations, observations, strict=True):
-            differs = stored[slots] != leaf[envs].astype(stored.dtype)
-            new |= differs.reshape(len(envs), -1).any(axis=1)
-        if new.any():
-            cut = envs[new]
-            self._flags[self._base[cut] + (self._head[cut] - 1) % self._ring_size] |= TRUNCATED
-            self._advance(cut, BOUNDARY)
-
-    def _write_rows(
-        self,
-        envs: NDArray,
-        observations: list[NDArray],
-        actions: NDArray,
-        rewards: NDArray,
-        flags: NDArray,
-    ) -> None:
-        slots = self._base[envs] + self._head[envs] % self._ring_size
-        for stored, leaf in zip(self._observations, observations, strict=True):
-            stored[slots] = leaf[envs]
-        self._actions[slots] = actions[envs]
-        self._rewards[slots] = rewards[envs]
-        self._advance(envs, flags[envs])
-        self._num_transitions += len(envs)
-
-    def _write_next_observations(
-        self, envs: NDArray, next_observations: list[NDArray], flags: NDArray
-    ) -> None:
-        slots = self._base[envs] + self._head[envs] % self._ring_size
-        for stored, leaf in zip(self._observations, next_observations, strict=True):
-            stored[slots] = leaf[envs]
-        ended = flags[envs] > 0
-        self._runs[envs] = ~ended
-        self._advance(envs[ended], BOUNDARY)
-
-    def _advance(self, envs: NDArray, flags: Any) -> None:
-        """Takes the row at the head into the ring; the slot after it becomes the new head's."""
-        slots = self._base[envs] + self._head[envs] % self._ring_size
-        self._flags[slots] = flags
-        self._head[envs] += 1
-        dropped = self._base[envs] + self._head[envs] % self._ring_size
-        was_transition = (self._head[envs] >= self._ring_size) & (self._flags[dropped] < BOUNDARY)
-        self._num_transitions -= int(was_transition.sum())
+        return array.tolist()
 
     # Drawing
 
@@ -260,53 +208,55 @@ class ReplayBuffer:
     def empty_batch(self) -> tuple:
         """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
         nothing = np.zeros(0, np.int64)
-        return self._gather(nothing, nothing, self._windows(nothing, nothing, 1.0, 1))
+        return self._gather(nothing, nothing, self._rings.windows(nothing, nothing, 1.0, 1))
 
     def _gather(self, env: NDArray[np.int64], row: NDArray[np.int64], window: Windows) -> tuple:
-        start = self._base[env] + row % self._ring_size
-        after = self._base[env] + (row + window.steps) % self._ring_size
+        start = self._rings.slots(env, row)
+        after = self._rings.slots(env, row + window.steps)
+        leaves = self._rings.observations
         transition = {
-            "action": self._actions[start],
+            "action": self._rings.actions[start],
             "reward": window.reward.astype(np.float32),
             "discount": window.discount.astype(np.float32),
-            "next_observation": self._layout.pack([leaf[after] for leaf in self._observations]),
+            "next_observation": self._layout.pack([leaf.take(after, axis=0) for leaf in leaves]),
         }
-        observation = self._layout.pack([leaf[start] for leaf in self._observations])
+        observation = self._layout.pack([leaf.take(start, axis=0) for leaf in leaves])
         return observation, transition, np.ones(len(row), np.float32)
 
     def _draw(
         self, batch_size: int, gamma: float, n_step: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], Windows]:
         """Draws rows until each is the start of a complete window: uniform over those."""
-        if not self._num_transitions:
+        if not len(self):
             raise RuntimeError("The replay buffer is empty: `add` transitions before drawing some.")
         env, row = self._draw_rows(batch_size)
+        window = self._rings.windows(env, row, gamma, n_step)
         for _ in range(_MAX_REDRAWS):
-            window = self._windows(env, row, gamma, n_step)
-            (missing,) = np.nonzero(~window.complete)
+            missing = np.flatnonzero(~window.complete)
             if not len(missing):
                 return env, row, window
             env[missing], row[missing] = self._draw_rows(len(missing))
+            redrawn = self._rings.windows(env[missing], row[missing], gamma, n_step)
+            for values, new_values in zip(window, redrawn, strict=True):
+                values[missing] = new_values
         env, row = self._draw_among_complete(batch_size, n_step)
-        return env, row, self._windows(env, row, gamma, n_step)
+        return env, row, self._rings.windows(env, row, gamma, n_step)
 
     def _draw_rows(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        stored = np.minimum(self._head, self._ring_size - 1)
-        ends = np.cumsum(stored)
-        drawn = self._rng.integers(ends[-1], size=count)
-        env = np.searchsorted(ends, drawn, side="right")
-        return env, drawn - ends[env] + self._head[env]
+        # Rings of unequal length are drawn from as if all were the longest: what a shorter one does
+        # not hold is no complete window and is drawn again.
+        longest = int(self._rings.stored().max())
+        env, age = np.divmod(self._rng.integers(self.num_envs * longest, size=count), longest)
+        return env, self._rings.heads()[env] - 1 - age
 
     def _draw_among_complete(
         self, count: int, n_step: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Does the same by looking at every row, for the rare buffer with few complete windows."""
-        stored = np.minimum(self._head, self._ring_size - 1)
+        stored = self._rings.stored()
         env = np.repeat(np.arange(self.num_envs), stored)
-        row = np.concatenate(
-            [np.arange(head - size, head) for head, size in zip(self._head, stored, strict=True)]
-        )
-        (complete,) = np.nonzero(self._windows(env, row, 1.0, n_step).complete)
+        row = np.arange(len(env)) + np.repeat(self._rings.heads() - np.cumsum(stored), stored)
+        complete = np.flatnonzero(self._rings.windows(env, row, 1.0, n_step).complete)
         if not len(complete):
             raise RuntimeError(
                 f"The replay buffer holds no complete window of {n_step} steps yet: add more "
@@ -314,18 +264,6 @@ class ReplayBuffer:
             )
         chosen = complete[self._rng.integers(len(complete), size=count)]
         return env[chosen], row[chosen]
-
-    def _windows(self, env: NDArray, row: NDArray, gamma: float, n_step: int) -> Windows:
-        return windows(
-            self._flags,
-            self._rewards,
-            self._base[env],
-            row,
-            self._head[env],
-            self._ring_size,
-            gamma,
-            n_step,
-        )
 
     def dataset(self, batch_size: int, *, gamma: float = 0.99, n_step: int = 1) -> "ReplayDataset":
         """Returns an endless `tf.data.Dataset` of what `sample` gives, drawn when it is asked for.

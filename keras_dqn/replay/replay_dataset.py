@@ -40,6 +40,8 @@ class ReplayDataset(tf.data.Dataset):
         num_batches: int | None = None,
     ) -> None:
         check_sampling(batch_size, gamma, n_step)
+        if num_batches is not None and num_batches < 1:
+            raise ValueError(f"`num_batches` must be at least 1. Received: {num_batches=}")
         self.replay = replay
         self.batch_size = batch_size
         self.gamma = gamma
@@ -82,7 +84,7 @@ class ReplayDataset(tf.data.Dataset):
         return tf.nest.map_structure(lambda array: array.reshape(*shape, *array.shape[1:]), batch)
 
     def _spec_of_sample(self) -> Any:
-        lead = (self.batch_size,)
+        lead: tuple[int, ...] = (self.batch_size,)
         if self.num_batches is not None:
             lead = (self.num_batches, *lead)
         return tf.nest.map_structure(

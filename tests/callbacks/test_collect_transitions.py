@@ -1,0 +1,504 @@
+import csv
+
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+from envs import CountingEnv, DictCountingEnv, DiscreteCountingEnv, counting_fns, counting_vector
+from gymnasium.vector import AutoresetMode
+
+from keras_dqn import (
+    DQN,
+    Boltzmann,
+    CollectTransitions,
+    EpsilonGreedy,
+    ExponentialSchedule,
+    Greedy,
+    LinearSchedule,
+    ReplayBuffer,
+    SoftTargetUpdate,
+)
+
+MODES = [mode.value for mode in AutoresetMode]
+EVER_LONGER = 10**6
+
+
+def always(action, num_actions=3):
+    """A network for one-number observations that likes one action best."""
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(num_actions)])
+    network.set_weights([np.zeros((1, num_actions)), np.eye(num_actions)[action]])
+    return network
+
+
+def agent_of(network, steps_per_execution=1, learning_rate=0.0):
+    agent = DQN(network)
+    agent.compile(
+        keras.optimizers.SGD(learning_rate),
+        steps_per_execution=steps_per_execution,
+        jit_compile=False,
+    )
+    return agent
+
+
+def fit(collect, agent=None, updates=8, epochs=1, callbacks=(), verbose=0):
+    agent = agent or agent_of(always(2))
+    return agent.fit(
+        collect.replay.dataset(4, gamma=0.5),
+        steps_per_epoch=updates,
+        epochs=epochs,
+        callbacks=[collect, SoftTargetUpdate(), *callbacks],
+        verbose=verbose,
+    )
+
+
+def collector(env, capacity=1_000, exploration=None, warmup_steps=10, **kwargs):
+    replay = ReplayBuffer.from_env(env, capacity, seed=0)
+    exploration = exploration or EpsilonGreedy(0.5)
+    kwargs = {"seed": 0, **kwargs}
+    return CollectTransitions(
+        env, replay, exploration=exploration, warmup_steps=warmup_steps, **kwargs
+    )
+
+
+def stored(replay):
+    """Returns all transitions in the buffer, by drawing far more than it holds."""
+    observation, transition, _ = replay.sample(5_000, gamma=0.5)
+    observation, after = (
+        value["counter"] if isinstance(value, dict) else value
+        for value in (observation, transition["next_observation"])
+    )
+    columns = observation.ravel(), *(transition[k] for k in ("action", "reward", "discount"))
+    return {tuple(float(x) for x in row) for row in zip(*columns, after.ravel(), strict=True)}
+
+
+def happened(env):
+    """Returns all transitions that the environments themselves wrote down."""
+    envs = env.envs if isinstance(env, gym.vector.VectorEnv) else [env]
+    start = int(envs[0].action_space.start)
+    return {
+        (row.observation, row.action - start, row.reward, discount, row.next_observation)
+        for one in envs
+        for row in one.rows
+        for discount in [0.0 if row.terminated else 0.5]
+    }
+
+
+class BatchLogs(keras.callbacks.Callback):
+    """A later callback: keeps what it is told at each batch's end."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+        self.values = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.values.append(logs[self.name])
+
+
+# What is stored
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4], ids=["K=1", "K=4"])
+@pytest.mark.parametrize("start", [0, 4], ids=["start 0", "start 4"])
+@pytest.mark.parametrize("mode", ["single", *MODES])
+def test_buffer_holds_exactly_what_happened(mode, start, steps_per_execution):
+    make_env = counting_fns(1, start=start)[0]
+    env = make_env() if mode == "single" else counting_vector(mode, start=start)
+    collect = collector(env, env_steps_per_update=3)
+    fit(collect, agent_of(always(1), steps_per_execution), updates=16)
+    assert stored(collect.replay) == happened(env)
+    assert len(happened(env)) == len(collect.replay) == collect.env_steps >= 10 + 45
+
+
+def one_number_network(observation_space):
+    if isinstance(observation_space, gym.spaces.Discrete):
+        inputs = keras.Input((), dtype="int32")
+        x = keras.layers.Rescaling(1e-3)(keras.layers.Reshape((1,))(inputs))
+        return keras.Model(inputs, keras.layers.Dense(3)(x))
+    counter, minus = keras.Input((1,), name="counter"), keras.Input((1,), name="minus")
+    x = keras.layers.Concatenate()([counter, minus])
+    return keras.Model(
+        {"counter": counter, "deep": {"minus": minus}},
+        keras.layers.Dense(3, kernel_initializer="zeros")(x),
+    )
+
+
+@pytest.mark.parametrize("cls", [DictCountingEnv, DiscreteCountingEnv])
+@pytest.mark.parametrize("mode", ["single", "SameStep"])
+def test_dict_and_discrete_observations(mode, cls):
+    env = counting_fns(1, cls=cls)[0]() if mode == "single" else counting_vector(mode, cls=cls)
+    collect = collector(env)
+    network = one_number_network(collect.replay.observation_space)
+    fit(collect, agent_of(network, steps_per_execution=4), updates=24)
+    assert stored(collect.replay) == happened(env)
+
+
+def test_actions_come_from_the_network_as_it_is_now():
+    env = CountingEnv((EVER_LONGER,))
+    collect = collector(env, exploration=Greedy(), warmup_steps=4)
+    agent = agent_of(always(2))
+    switch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: agent.network.set_weights(
+            [np.zeros((1, 3)), np.eye(3)[batch % 3]]
+        )
+    )
+    fit(collect, agent, updates=6, callbacks=[switch])
+    # The first is the network's own favourite; then each follows the weights just set.
+    assert [row.action for row in env.rows[4:]] == [2, 0, 1, 2, 0, 1]
+
+
+def test_unbuilt_network_is_collected_with():
+    collect = collector(CountingEnv())
+    fit(collect, agent_of(keras.Sequential([keras.layers.Dense(3)])))
+    assert collect.env_steps == 18
+
+
+# Counts
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "rate", "expected"),
+    [
+        (1, 1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        (1, 0.25, [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]),
+        (1, 2.5, [2, 5, 7, 10, 12, 15, 17, 20, 22, 25]),
+        (8, 1, [0, 0, 0, 0, 0, 0, 0, 8, 8, 8]),
+        (8, 4, [0, 8, 8, 16, 16, 24, 24, 32, 32, 40]),
+    ],
+    ids=["E=1", "one in four", "fractional", "E=8", "E=8, four an update"],
+)
+def test_credit_accumulates(num_envs, rate, expected):
+    env = CountingEnv() if num_envs == 1 else counting_vector("SameStep", num_envs)
+    collect = collector(env, env_steps_per_update=rate, warmup_steps=8)
+    env_steps = BatchLogs("env_steps")
+    fit(collect, updates=10, callbacks=[env_steps])
+    assert env_steps.values == [8 + steps for steps in expected]
+
+
+def test_credit_is_that_of_whole_executions_and_outlives_fit():
+    collect = collector(counting_vector("SameStep", 3), warmup_steps=6)
+    env_steps = BatchLogs("env_steps")
+    agent = agent_of(always(2), steps_per_execution=4)
+    for _ in range(2):
+        fit(collect, agent, updates=8, callbacks=[env_steps])
+    # Entitled to 4, 8, 12, 16 transitions; three at a time make 3, 6, 12, 15.
+    assert env_steps.values == [9, 12, 18, 21]
+
+
+def test_autoreset_rows_are_no_steps():
+    env = counting_vector("NextStep", 1)
+    collect = collector(env)
+    env_steps = BatchLogs("env_steps")
+    fit(collect, updates=20, callbacks=[env_steps])
+    assert env_steps.values == list(range(11, 31))
+    assert len(env.envs[0].rows) == 30
+
+
+# Warm-up
+
+
+@pytest.mark.parametrize("mode", ["single", *MODES])
+def test_warm_up_fills_the_buffer_at_random(mode):
+    env = counting_fns(1)[0]() if mode == "single" else counting_vector(mode)
+    collect = collector(env, warmup_steps=300)
+    collect.warm_up()
+    assert 300 <= len(collect.replay) == collect.env_steps < 303
+    actions = [int(action) for _, action, *_ in happened(env)]
+    np.testing.assert_allclose(np.bincount(actions) / len(actions), 1 / 3, atol=0.1)
+    collect.warm_up()
+    assert collect.env_steps < 303
+
+
+def test_fit_warms_up_first_without_asking_the_network():
+    env = CountingEnv((EVER_LONGER,))
+    collect = collector(env, exploration=Greedy(), warmup_steps=30)
+    fit(collect)
+    assert {row.action for row in env.rows[:30]} == {0, 1, 2}
+    assert [row.action for row in env.rows[30:]] == [2] * 8
+
+
+def test_what_the_buffer_holds_already_counts():
+    env = CountingEnv()
+    first = collector(env, warmup_steps=20)
+    first.warm_up()
+    second = CollectTransitions(env, first.replay, exploration=Greedy(), warmup_steps=25, seed=1)
+    second.warm_up()
+    assert second.env_steps == 5
+
+
+def test_full_buffer_that_drops_rows_is_not_warmed_up_again():
+    # Each transition takes two rows here, so that the buffer never holds `warmup_steps` of them.
+    collect = collector(CountingEnv((1,)), capacity=20, warmup_steps=20)
+    collect.warm_up()
+    collect.warm_up()
+    assert collect.env_steps == 20
+
+
+# A second fit
+
+
+def test_second_fit_continues_the_running_episode():
+    env = CountingEnv((EVER_LONGER,))
+    collect = collector(env, warmup_steps=5)
+    agent = agent_of(always(2))
+    for _ in range(2):
+        fit(collect, agent)
+    assert env.seeds == [0]
+    assert [row.observation for row in env.rows] == list(range(21))
+    assert stored(collect.replay) == happened(env)
+
+
+def test_episode_that_spans_two_fits_is_counted_whole():
+    collect = collector(CountingEnv((12, EVER_LONGER)), exploration=Greedy(), warmup_steps=4)
+    agent = agent_of(always(2))
+    assert np.isnan(fit(collect, agent, updates=4).history["episode_length"][0])
+    assert fit(collect, agent, updates=4).history["episode_length"] == [12]
+
+
+# Schedules
+
+
+class Recorded:
+    """A schedule that keeps the counts at which it was read."""
+
+    def __init__(self, unit="steps"):
+        self.unit = unit
+        self.counts = []
+
+    def __call__(self, count):
+        self.counts.append(count)
+        return 0.5
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    # Read at construction, then before each execution of 4 updates; episodes last 2 steps.
+    [("steps", [0, 10, 14, 18]), ("episodes", [0, 5, 7, 9])],
+)
+def test_schedule_is_read_once_per_execution(unit, expected):
+    schedule = Recorded(unit)
+    collect = collector(CountingEnv((2,)), exploration=EpsilonGreedy(schedule))
+    fit(collect, agent_of(always(2), steps_per_execution=4), updates=12)
+    assert schedule.counts == expected
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (LinearSchedule(1.0, 0.0, 100), [0.83, 0.75]),
+        (keras.optimizers.schedules.PolynomialDecay(1.0, 100, 0.0), [0.83, 0.75]),
+        (ExponentialSchedule(1.0, 0.5, unit="episodes"), [0.5**8, 0.5**12]),
+        (0.25, [0.25, 0.25]),
+    ],
+    ids=["linear", "keras", "episodes", "number"],
+)
+def test_epsilon_in_the_history_is_the_last_one_used(schedule, expected):
+    # The last of 8 updates of each epoch begins after 10 + 7 and 10 + 15 steps, 2 an episode.
+    collect = collector(CountingEnv((2,)), exploration=EpsilonGreedy(schedule))
+    assert fit(collect, epochs=2).history["epsilon"] == pytest.approx(expected)
+
+
+def test_epsilon_decides_how_often_the_network_is_asked():
+    env = counting_vector("SameStep", 8)
+    collect = collector(env, warmup_steps=8, env_steps_per_update=80)
+    fit(collect, updates=10)
+    # One row of eight per vector step: the episodes' ends take no time in this mode.
+    actions = np.array([[row.action for row in one.rows[1:]] for one in env.envs])
+    # Greedy is 2: with probability 1/2 + 1/2 * 1/3. Eight independent coins a vector step: their
+    # sum has variance 8 * 2/3 * 1/3 = 1.78, one coin for all would make it about 12.
+    assert actions.shape == (8, 100)
+    assert (actions == 2).mean() == pytest.approx(2 / 3, abs=0.07)
+    assert (actions == 2).sum(axis=0).var() == pytest.approx(16 / 9, rel=0.5)
+
+
+# Logs
+
+
+def test_logs_are_means_over_the_episodes_of_the_epoch():
+    env = CountingEnv((2, 2, 1, 3, 4, 4))
+    collect = collector(env, exploration=Greedy(), warmup_steps=4)
+    history = fit(collect, updates=4, epochs=3).history
+    # Warm-up plays 2, 2. Then the epochs play (1, 3), (4), (4); each step pays 21.
+    assert history["episode_length"] == [2, 4, 4]
+    assert history["episode_return"] == [42, 84, 84]
+    assert history["env_steps"] == [8, 12, 16]
+
+
+def test_last_known_means_stay_while_no_episode_ends():
+    collect = collector(CountingEnv((4, EVER_LONGER)), exploration=Greedy(), warmup_steps=4)
+    assert fit(collect, updates=4, epochs=2).history["episode_length"] == [4, 4]
+
+
+def test_means_are_nan_before_the_first_end():
+    collect = collector(CountingEnv((EVER_LONGER,)), warmup_steps=4)
+    history = fit(collect, updates=4, callbacks=[keras.callbacks.TerminateOnNaN()]).history
+    assert np.isnan(history["episode_return"]).all()
+    assert np.isnan(history["episode_length"]).all()
+    assert len(history["env_steps"]) == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_means_of_a_vector_environment(mode):
+    env = counting_vector(mode)
+    collect = collector(env, warmup_steps=0)
+    collect.replay.add(*blank_rows(3))  # something to draw before the first step
+    logs = fit(collect, updates=60).history
+    episodes = [rows for one in env.envs for rows in split_episodes(one.rows)]
+    returns = [sum(row.reward for row in rows) for rows in episodes]
+    assert logs["episode_return"] == [pytest.approx(np.mean(returns))]
+    assert logs["episode_length"] == [pytest.approx(np.mean([len(rows) for rows in episodes]))]
+    assert collect.episodes == len(episodes)
+
+
+def blank_rows(num_envs):
+    zeros, ends = np.zeros(num_envs), np.ones(num_envs, bool)
+    return zeros[:, None], zeros.astype(int), zeros, ends, ends, zeros[:, None]
+
+
+def split_episodes(rows):
+    """Returns the finished episodes among an environment's transitions."""
+    ends = [i + 1 for i, row in enumerate(rows) if row.terminated or row.truncated]
+    return [rows[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def test_logs_reach_later_callbacks_and_the_progress_bar(tmp_path, capsys):
+    collect = collector(CountingEnv((2,)), exploration=EpsilonGreedy(0.0), warmup_steps=4)
+    path = tmp_path / "log.csv"
+    returns = BatchLogs("episode_return")
+    callbacks = [returns, keras.callbacks.CSVLogger(str(path))]
+    fit(collect, updates=4, epochs=2, callbacks=callbacks, verbose=2)
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    names = ("episode_return", "episode_length", "env_steps", "epsilon")
+    assert [[float(row[name]) for name in names] for row in rows] == [[42, 2, 8, 0], [42, 2, 12, 0]]
+    # After the first update of an epoch its first episode still runs.
+    assert len(returns.values) == 8
+    assert returns.values[1:] == [42.0] * 7
+    printed = capsys.readouterr().out
+    assert all(f"{name}: " in printed for name in names)
+    assert "episode_return: 42.0" in printed
+
+
+def test_boltzmann_logs_its_temperature():
+    collect = collector(CountingEnv(), exploration=Boltzmann(2.0))
+    history = fit(collect).history
+    assert history["temperature"] == [2.0]
+    assert "epsilon" not in history
+
+
+def test_early_stopping_on_the_episode_return():
+    collect = collector(CountingEnv((2,)), exploration=Greedy())
+    stop = keras.callbacks.EarlyStopping("episode_return", mode="max", patience=1)
+    assert len(fit(collect, epochs=5, callbacks=[stop]).epoch) == 2
+
+
+# Order, seeds
+
+
+class EventReplay(ReplayBuffer):
+    """Writes down each `add` and `sample` with the number of updates made so far."""
+
+    def begin(self, agent):
+        self.agent = agent
+        self.events = []
+
+    def add(self, *args, **kwargs):
+        self.events.append(("collect", int(self.agent.update_count)))
+        super().add(*args, **kwargs)
+
+    def sample(self, batch_size, **kwargs):
+        self.events.append((f"sample {batch_size}", int(self.agent.update_count)))
+        return super().sample(batch_size, **kwargs)
+
+
+def test_order_of_events():
+    env = CountingEnv()
+    agent = agent_of(always(2), steps_per_execution=2)
+    replay = EventReplay.from_env(env, 100)
+    replay.begin(agent)
+    collect = CollectTransitions(env, replay, exploration=Greedy(), warmup_steps=3)
+    evaluate = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: replay.events.append(("epoch", int(agent.update_count)))
+    )
+    fit(collect, agent, updates=4, epochs=2, callbacks=[evaluate])
+
+    def execution(count):
+        return [("collect", count), ("collect", count), ("sample 8", count)]
+
+    assert replay.events == [
+        *[("collect", 0)] * 3,  # the warm-up
+        *execution(0),
+        *execution(2),
+        ("epoch", 4),
+        *execution(4),
+        *execution(6),
+        ("epoch", 8),
+    ]
+
+
+def cart_pole_run(seed, vectorized):
+    keras.utils.set_random_seed(1)
+    env = gym.make_vec("CartPole-v1", 2, "sync") if vectorized else gym.make("CartPole-v1")
+    collect = collector(env, seed=seed, warmup_steps=20)
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    agent = agent_of(network, steps_per_execution=4, learning_rate=0.1)
+    fit(collect, agent, updates=24)
+    observation, transition, _ = collect.replay.sample(200)
+    return observation, transition["action"], *agent.get_weights()
+
+
+@pytest.mark.parametrize("vectorized", [False, True], ids=["single", "vector"])
+def test_the_seed_determines_the_run(vectorized):
+    first, again = cart_pole_run(0, vectorized), cart_pole_run(0, vectorized)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = cart_pole_run(1, vectorized)
+    assert not np.array_equal(first[0], other[0])
+    assert not np.array_equal(first[1], other[1])
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"env_steps_per_update": 0}, "`env_steps_per_update` must be above 0. Received: .*=0"),
+        ({"env_steps_per_update": -1.0}, "`env_steps_per_update` must be above 0"),
+        ({"env_steps_per_update": float("nan")}, "`env_steps_per_update` must be above 0"),
+        ({"warmup_steps": 51}, "`warmup_steps` must be.*warmup_steps=51, capacity=50"),
+        ({"warmup_steps": -1}, "`warmup_steps` must be between 0 and"),
+    ],
+)
+def test_arguments_outside_their_range_are_refused(arguments, match):
+    with pytest.raises(ValueError, match=match):
+        collector(CountingEnv(), capacity=50, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        (CountingEnv(start=1), "action_space"),
+        (DictCountingEnv(), "observation_space"),
+        (counting_vector("SameStep", 2), "num_envs"),
+    ],
+    ids=["action space", "observation space", "num_envs"],
+)
+def test_buffer_of_another_environment_is_refused(env, name):
+    replay = ReplayBuffer.from_env(CountingEnv(), 100)
+    with pytest.raises(ValueError, match=f"its `{name}` differs.*Received: env {name}="):
+        CollectTransitions(env, replay, exploration=Greedy())
+
+
+@pytest.mark.parametrize("num_actions", [2, 5])
+def test_network_of_another_number_of_actions_is_refused(num_actions):
+    collect = collector(CountingEnv())
+    with pytest.raises(ValueError, match=rf"each of the 3 actions.*shape=\(1, {num_actions}\)"):
+        fit(collect, agent_of(always(1, num_actions)))
+    assert collect.env_steps == 10
+
+
+def test_wrong_environment_type_is_refused():
+    replay = ReplayBuffer.from_env(CountingEnv(), 100)
+    with pytest.raises(TypeError, match="`env` must be a gymnasium"):
+        CollectTransitions("CartPole-v1", replay, exploration=Greedy())

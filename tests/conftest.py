@@ -1,0 +1,91 @@
+"""What the tests share: networks that differ from their targets, and batches of the contract."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+import keras_dqn
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def make_network():
+    def make(inputs=3, units=5, actions=2, **kwargs):
+        return keras.Sequential(
+            [
+                keras.Input((inputs,)),
+                keras.layers.Dense(units, "tanh", **kwargs),
+                keras.layers.Dense(actions),
+            ]
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_agent(make_network):
+    """Makes a compiled agent whose online and target networks differ."""
+
+    def make(network=None, double=False, optimizer=None, **compile_kwargs):
+        agent = keras_dqn.DQN(network or make_network(), double=double)
+        agent.compile(optimizer or keras.optimizers.SGD(0.1), **compile_kwargs)
+        if agent.built:
+            shake(agent.target_network)
+        return agent
+
+    return make
+
+
+def shake(network, seed=1):
+    """Changes every floating weight of a network."""
+    rng = np.random.default_rng(seed)
+    for weight in network.weights:
+        if "float" in weight.dtype:
+            weight.assign(weight.numpy() + rng.normal(size=weight.shape) * 0.5)
+
+
+@pytest.fixture
+def make_batches():
+    """Makes a list of batches `(observation, transition, weight)` with weights that differ."""
+
+    def make(num_batches=1, batch_size=4, inputs=3, actions=2, seed=0):
+        rng = np.random.default_rng(seed)
+        return [
+            (
+                rng.normal(size=(batch_size, inputs)).astype(np.float32),
+                {
+                    "action": rng.integers(actions, size=batch_size).astype(np.int32),
+                    "reward": rng.normal(size=batch_size).astype(np.float32),
+                    "discount": rng.choice([0.0, 0.9], size=batch_size).astype(np.float32),
+                    "next_observation": rng.normal(size=(batch_size, inputs)).astype(np.float32),
+                },
+                rng.uniform(0.5, 1.5, size=batch_size).astype(np.float32),
+            )
+            for _ in range(num_batches)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def as_dataset():
+    """Makes a finite `tf.data.Dataset` of a list of batches, in their order."""
+    import tensorflow as tf
+
+    def make(batches):
+        spec = tf.nest.map_structure(
+            lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), batches[0]
+        )
+        return tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=spec).apply(
+            tf.data.experimental.assert_cardinality(len(batches))
+        )
+
+    return make

@@ -1,0 +1,250 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_dqn
+from keras_dqn import SoftTargetUpdate
+
+
+def network_with_everything():
+    return keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(8, "tanh", kernel_regularizer="l2"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+def optimizer_with_everything():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.05, 10, 0.9)
+    return keras.optimizers.Adam(schedule, clipnorm=0.5)
+
+
+@pytest.mark.parametrize("steps_per_execution", [4, 32])
+def test_fused_updates_equal_single_ones(make_agent, make_batches, as_dataset, steps_per_execution):
+    batches = make_batches(64, batch_size=8)
+    agents = [
+        make_agent(
+            network_with_everything(),
+            double=True,
+            optimizer=optimizer_with_everything(),
+            steps_per_execution=k,
+        )
+        for k in (1, steps_per_execution)
+    ]
+    agents[1].set_weights(agents[0].get_weights())
+    histories = [
+        agent.fit(as_dataset(batches), verbose=0, callbacks=[SoftTargetUpdate(0.1)]).history
+        for agent in agents
+    ]
+    for a, b in zip(agents[0].get_weights(), agents[1].get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+    for name, value in histories[0].items():
+        np.testing.assert_allclose(histories[1][name], value, rtol=1e-4, err_msg=name)
+
+
+def test_logs_are_means_over_all_updates_of_the_epoch(make_agent, make_batches, as_dataset):
+    """Weights stay as they are, so that each batch's loss can be computed beforehand."""
+    batches = make_batches(6)
+    agent = make_agent(optimizer=keras.optimizers.SGD(0.0), loss="mse", steps_per_execution=3)
+    losses = [np.mean(w * agent.td_errors((x, y, w)) ** 2) for x, y, w in batches]
+    logs = agent.fit(
+        as_dataset(batches), verbose=0, callbacks=[SoftTargetUpdate(0.0)]
+    ).history
+    assert logs["loss"] == [pytest.approx(np.mean(losses), rel=1e-5)]
+    errors = [np.abs(agent.td_errors(batch)).mean() for batch in batches]
+    assert logs["abs_td_error"] == [pytest.approx(np.mean(errors), rel=1e-5)]
+    assert agent.evaluate(as_dataset(batches), verbose=0, return_dict=True)[
+        "loss"
+    ] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 3, 4, 100])
+def test_smaller_last_batches_are_kept(make_agent, make_batches, as_dataset, steps_per_execution):
+    batches = make_batches(6, batch_size=4) + make_batches(1, batch_size=3)
+    reference = make_agent(optimizer=keras.optimizers.Adam(0.05))
+    agent = make_agent(
+        optimizer=keras.optimizers.Adam(0.05), steps_per_execution=steps_per_execution
+    )
+    agent.set_weights(reference.get_weights())
+    for _ in range(2):
+        for x, y, w in batches:
+            reference.train_on_batch(x, y, w)
+    agent.fit(as_dataset(batches), epochs=2, verbose=0, callbacks=[SoftTargetUpdate(0.0)])
+    assert int(agent.update_count) == 14
+    for a, b in zip(agent.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_arrays_train_like_batches(make_agent, make_batches):
+    ((x, y, w),) = make_batches(1, batch_size=10)
+    reference = make_agent()
+    agent = make_agent(steps_per_execution=2)
+    agent.set_weights(reference.get_weights())
+    for rows in (slice(0, 4), slice(4, 8), slice(8, 10)):
+        reference.train_on_batch(x[rows], {k: v[rows] for k, v in y.items()}, w[rows])
+    agent.fit(
+        x,
+        y,
+        sample_weight=w,
+        batch_size=4,
+        shuffle=False,
+        verbose=0,
+        callbacks=[SoftTargetUpdate(0.0)],
+    )
+    for a, b in zip(agent.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_batches_without_weights(make_agent, make_batches):
+    ((x, y, w),) = make_batches()
+    one, other = make_agent(), make_agent()
+    other.set_weights(one.get_weights())
+    one.train_on_batch(x, y)
+    other.train_on_batch(x, y, np.ones_like(w))
+    np.testing.assert_allclose(one.network.get_weights()[0], other.network.get_weights()[0])
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_callbacks_see_each_execution(make_agent, make_batches, as_dataset, steps_per_execution):
+    agent = make_agent(steps_per_execution=steps_per_execution)
+    seen = []
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(batch)
+    )
+    agent.fit(
+        as_dataset(make_batches(8)), verbose=0, callbacks=[SoftTargetUpdate(), record]
+    )
+    assert seen == list(range(steps_per_execution - 1, 8, steps_per_execution))
+
+
+@pytest.fixture
+def replay():
+    import gymnasium as gym
+
+    buffer = keras_dqn.ReplayBuffer(
+        50, gym.spaces.Box(-9, 9, (3,)), gym.spaces.Discrete(2), seed=0
+    )
+    rng = np.random.default_rng(0)
+    observation = rng.normal(size=3)
+    for step in range(50):
+        following = rng.normal(size=3)
+        buffer.add(observation, step % 2, step, step % 7 == 6, False, following)
+        observation = rng.normal(size=3) if step % 7 == 6 else following
+    return buffer
+
+
+def test_endless_dataset_needs_steps_per_epoch(make_agent, replay):
+    agent = make_agent()
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be given"):
+        agent.fit(replay.dataset(4), verbose=0)
+    with pytest.raises(ValueError, match="`steps` must be given"):
+        agent.evaluate(replay.dataset(4), verbose=0)
+    with pytest.raises(ValueError, match="`validation_steps` must be given"):
+        agent.fit(replay.dataset(4), steps_per_epoch=2, validation_data=replay.dataset(4))
+
+
+def test_steps_per_epoch_must_be_a_multiple(make_agent, replay):
+    agent = make_agent(steps_per_execution=4)
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be a multiple"):
+        agent.fit(replay.dataset(4), steps_per_epoch=6, verbose=0)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_replay_dataset_is_drawn_once_per_execution(make_agent, replay, steps_per_execution):
+    agent = make_agent(steps_per_execution=steps_per_execution)
+    sizes, sample = [], replay.sample
+
+    def counted(batch_size, **kwargs):
+        sizes.append(batch_size)
+        return sample(batch_size, **kwargs)
+
+    replay.sample = counted
+    agent.fit(
+        replay.dataset(4), steps_per_epoch=8, epochs=2, verbose=0, callbacks=[SoftTargetUpdate()]
+    )
+    assert sizes == [4 * steps_per_execution] * (16 // steps_per_execution)
+    assert int(agent.update_count) == 16
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_evaluate_on_replay_gives_the_td_loss(make_agent, replay, steps):
+    agent = make_agent(loss="mse", steps_per_execution=4)
+    weights = agent.get_weights()
+    again = keras_dqn.ReplayBuffer(50, replay.observation_space, replay.action_space, seed=0)
+    for name in ("_observations", "_actions", "_rewards", "_flags", "_head", "_num_transitions"):
+        setattr(again, name, getattr(replay, name))
+    loss = agent.evaluate(replay.dataset(4), steps=steps, verbose=0, return_dict=True)["loss"]
+    drawn = again.sample(16) if steps == 4 else None
+    if drawn is not None:
+        assert loss == pytest.approx(np.mean(agent.td_errors(drawn) ** 2), rel=1e-5)
+    for a, b in zip(weights, agent.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_validation_data_gives_val_loss(make_agent, make_batches, as_dataset, replay):
+    agent = make_agent(steps_per_execution=4)
+    history = agent.fit(
+        replay.dataset(4),
+        steps_per_epoch=4,
+        epochs=2,
+        verbose=0,
+        validation_data=as_dataset(make_batches(3)),
+        callbacks=[SoftTargetUpdate()],
+    ).history
+    expected = agent.evaluate(as_dataset(make_batches(3)), verbose=0, return_dict=True)
+    assert history["val_loss"][-1] == pytest.approx(expected["loss"], rel=1e-5)
+    history = agent.fit(
+        replay.dataset(4),
+        steps_per_epoch=4,
+        verbose=0,
+        validation_data=replay.dataset(4),
+        validation_steps=6,
+        callbacks=[SoftTargetUpdate()],
+    ).history
+    assert np.isfinite(history["val_loss"]).all()
+
+
+def test_mapped_replay_dataset_trains_too(make_agent, replay):
+    agent = make_agent(steps_per_execution=2)
+    doubled = replay.dataset(4).map(lambda x, y, w: (x, {**y, "reward": 2 * y["reward"]}, w))
+    assert isinstance(doubled, tf.data.Dataset)
+    agent.fit(doubled, steps_per_epoch=4, verbose=0, callbacks=[SoftTargetUpdate()])
+    assert int(agent.update_count) == 4
+
+
+def test_fit_twice_in_a_row_traces_once(make_network, replay):
+    class Counting(keras_dqn.DQN):
+        traces = 0
+
+        def train_step(self, data):
+            Counting.traces += 1
+            return super().train_step(data)
+
+    agent = Counting(make_network())
+    agent.compile("sgd", steps_per_execution=2)
+    for _ in range(3):
+        agent.fit(
+            replay.dataset(4),
+            steps_per_epoch=4,
+            epochs=2,
+            verbose=0,
+            callbacks=[SoftTargetUpdate()],
+        )
+    assert Counting.traces == 1
+
+
+def test_empty_buffer_is_named_in_the_error(make_agent):
+    import gymnasium as gym
+
+    empty = keras_dqn.ReplayBuffer(9, gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
+    with pytest.raises(Exception, match="The replay buffer is empty"):
+        make_agent().fit(empty.dataset(4), steps_per_epoch=2, verbose=0)
+
+
+def test_output_that_does_not_fit_the_buffers_actions(make_agent, make_network, replay):
+    with pytest.raises(ValueError, match="`network` must give one value for each"):
+        make_agent(make_network(actions=3)).fit(replay.dataset(4), steps_per_epoch=2, verbose=0)
