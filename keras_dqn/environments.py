@@ -19,7 +19,7 @@ def num_envs_of(env: Environment) -> int:
     return env.num_envs if isinstance(env, VectorEnv) else 1
 
 
-def single_spaces(env: Environment) -> tuple[gym.Space, gym.Space]:
+def single_spaces(env: Environment) -> tuple[gym.Space, Any]:
     """Returns the observation space and the action space of one environment."""
     if isinstance(env, VectorEnv):
         return env.single_observation_space, env.single_action_space
@@ -70,12 +70,12 @@ class EnvironmentLoop:
     """
 
     def __init__(self, env: Environment) -> None:
-        self.env = env
+        self.env: Any = env
         self.observation_space, self.action_space = single_spaces(env)
         check_discrete(self.action_space)
-        self.num_envs = num_envs_of(env)
+        self.action_start = int(self.action_space.start)
         self.num_actions = int(self.action_space.n)
-        self._start = int(self.action_space.start)
+        self.num_envs = num_envs_of(env)
         self._vectorized = isinstance(env, VectorEnv)
         self._mode = _autoreset_mode(env) if self._vectorized else None
         self.observation: Any = None
@@ -91,7 +91,7 @@ class EnvironmentLoop:
         if not self._vectorized:
             return self._step_single(int(action[0]))
         before, stepped = self.observation, ~self._resetting
-        after, reward, terminated, truncated, info = self.env.step(action + self._start)
+        after, reward, terminated, truncated, info = self.env.step(action + self.action_start)
         ended = (terminated | truncated) & stepped
         final = after = self._own(after)
         if self._mode is AutoresetMode.SAME_STEP and ended.any():
@@ -114,7 +114,7 @@ class EnvironmentLoop:
 
     def _step_single(self, action: int) -> Step:
         before = self.observation
-        after, reward, terminated, truncated, _ = self.env.step(action + self._start)
+        after, reward, terminated, truncated, _ = self.env.step(action + self.action_start)
         after = self._own(after)
         self.observation = after
         if terminated or truncated:
@@ -136,7 +136,7 @@ class EnvironmentLoop:
         return np.array(observation) if self._vectorized else np.array(observation)[None]
 
 
-def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
+def _autoreset_mode(env: Environment) -> AutoresetMode:
     mode = env.metadata.get("autoreset_mode")
     if mode is None:
         warnings.warn(

@@ -61,11 +61,10 @@ class EpsilonGreedy(Greedy):
 
     def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns `[E]` int64 actions for `[E, A]` action values."""
-        num_envs, num_actions = q_values.shape
         actions = q_values.argmax(axis=-1)
-        explores = rng.random(num_envs) < self.logs["epsilon"]
+        explores = rng.random(len(actions)) < self.logs["epsilon"]
         if explores.any():
-            actions[explores] = rng.integers(num_actions, size=np.count_nonzero(explores))
+            actions[explores] = rng.integers(q_values.shape[-1], size=np.count_nonzero(explores))
         return actions
 
 

@@ -144,6 +144,18 @@ class ChainEnv(gym.Env):
         return np.stack([gamma**to_go, gamma ** (to_go - 1.0)], axis=1)
 
 
+class PayingResets(SyncVectorEnv):
+    """Pays 100 on the rows with which it resets environments (NEXT_STEP), which are no steps."""
+
+    ended = False
+
+    def step(self, actions: np.ndarray) -> tuple:
+        observation, reward, terminated, truncated, info = super().step(actions)
+        reward = reward + 100.0 * self.ended
+        self.ended = terminated | truncated
+        return observation, reward, terminated, truncated, info
+
+
 def counter_of(observation: Any) -> Any:
     """Returns the counters `[E]` of `[E, ...]` observations of a counting environment."""
     if isinstance(observation, dict):

@@ -80,6 +80,8 @@ class CollectTransitions(keras.callbacks.Callback):
 
     def warm_up(self) -> None:
         """Takes random actions until `warmup_steps` transitions are in the buffer or have been."""
+        if self._loop.observation is None:
+            self._loop.reset(self.seed)
         # Counted too, since a small buffer soon drops some of them for rows at episodes' ends.
         missing = self.warmup_steps - max(len(self.replay), self.env_steps)
         while missing > 0:
@@ -103,8 +105,6 @@ class CollectTransitions(keras.callbacks.Callback):
         self.exploration.update(self.env_steps, self.episodes)
         policy = self._refreshed_policy()
         while self._credit >= self._loop.num_envs:
-            if self._loop.observation is None:
-                self._loop.reset(self.seed)
             values = policy.action_values(self._loop.observation)
             self._loop.check_action_values(values)
             self._credit -= self._step(self.exploration(values, self._rng))
@@ -131,13 +131,11 @@ class CollectTransitions(keras.callbacks.Callback):
         return self._policy
 
     def _step(self, actions: np.ndarray) -> int:
-        if self._loop.observation is None:
-            self._loop.reset(self.seed)
         step = self._loop.step(actions)
         num_steps = int(np.count_nonzero(step.stepped))
         self.replay.add(
             step.observation,
-            step.action + self._loop.action_space.start,
+            step.action + self._loop.action_start,
             step.reward,
             step.terminated,
             step.truncated,

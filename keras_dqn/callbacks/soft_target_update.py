@@ -1,4 +1,4 @@
-"""`SoftTargetUpdate`: a target network that follows, inside the compiled step of any Keras model."""
+"""`SoftTargetUpdate`: a target network that follows, inside any Keras model's compiled step."""
 
 from typing import Any
 

@@ -14,6 +14,7 @@ from keras_dqn.models.fused_model import FusedModel
 from keras_dqn.models.graph_pieces import GraphPieces
 from keras_dqn.models.network import clone_network, input_shape_of, separate_random_draws
 from keras_dqn.models.policy import Policy
+from keras_dqn.replay.replay_dataset import ReplayDataset
 from keras_dqn.soft_update import soft_update
 
 if keras.config.backend() != "tensorflow":
@@ -229,6 +230,8 @@ class DQN(FusedModel):
 
         Warns once, after the first epoch, if nothing has updated the target network.
         """
+        if isinstance(x, ReplayDataset):
+            self._check_outputs_fit(x)
         watch = keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: self._warn_if_target_stands_still()
         )
@@ -240,6 +243,22 @@ class DQN(FusedModel):
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
         finally:
             GraphPieces.of(self).clear()
+
+    def _check_outputs_fit(self, dataset: ReplayDataset) -> None:
+        observation, _, _ = dataset.element_spec
+        if not self.built:
+            self.build(tf.nest.map_structure(lambda spec: (None, *spec.shape[1:]), observation))
+        inputs = tf.nest.map_structure(
+            lambda spec: keras.KerasTensor(spec.shape, spec.dtype.name), observation
+        )
+        num_values = self.q_values(self.compute_output_spec(inputs)).shape[-1]
+        action_space: Any = dataset.replay.action_space
+        num_actions = int(action_space.n)
+        if num_values != num_actions:
+            raise ValueError(
+                f"`network` must give one value for each of the {num_actions} actions of the "
+                f"replay buffer's action space. Received: {num_values} values"
+            )
 
     def _warn_if_target_stands_still(self) -> None:
         if not self._target_follows:
@@ -257,8 +276,8 @@ class DQN(FusedModel):
         """Returns the greedy actions, read from the network as it is now.
 
         Args:
-            observation: `[E, ...]` (or a dict of such), or one observation without batch axis. While
-                the network is not built yet, its first axis is taken for the batch.
+            observation: `[E, ...]` (or a dict of such), or one observation without batch axis.
+                While the network is not built yet, its first axis is taken for the batch.
 
         Returns:
             `[E]` int64, or a 0-d int64 array; 0-based: an environment with a `Discrete.start`
@@ -268,7 +287,7 @@ class DQN(FusedModel):
         return np.asarray(values.argmax(axis=-1))
 
     def policy(self) -> Policy:
-        """Returns a snapshot of the network for fast acting; `refresh()` reads the weights again."""
+        """Returns a snapshot of the network for fast acting; `refresh()` reads it again."""
         return Policy(self)
 
     def td_errors(self, batch: tuple) -> np.ndarray:

@@ -25,6 +25,8 @@ class FusedModel(keras.Model):
             name="update_count", dtype="int64", initializer="zeros", trainable=False
         )
         self._jit_compile_argument: bool | str = "auto"
+        self.train_function: Any = None
+        self.test_function: Any = None
 
     # Compiling
 
@@ -52,6 +54,8 @@ class FusedModel(keras.Model):
         if jit_compile == "auto":
             jit_compile = not run_eagerly and self._xla_pays()
         super().compile(optimizer, loss, jit_compile=jit_compile, run_eagerly=run_eagerly, **kwargs)
+        if self.built and self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)  # so that it is saved with its state
 
     def get_compile_config(self) -> dict:
         """Returns the arguments of `compile`, serialized."""
@@ -61,10 +65,8 @@ class FusedModel(keras.Model):
         return config
 
     def compile_from_config(self, config: dict) -> None:
-        """Compiles the model as `get_compile_config` says and creates the optimizer's state."""
+        """Compiles the model as `get_compile_config` says."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built and self.optimizer is not None:
-            self.optimizer.build(self.trainable_variables)
 
     def _xla_pays(self) -> bool:
         if self._is_distributed() or not all(layer.supports_jit for layer in layers_of(self)):
@@ -121,12 +123,6 @@ class FusedModel(keras.Model):
         epochs: int = 1,
         verbose: Any = "auto",
         callbacks: Any = None,
-        validation_split: float = 0.0,
-        validation_data: Any = None,
-        shuffle: bool | None = None,
-        *,
-        steps_per_epoch: int | None = None,
-        validation_steps: int | None = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
         """Trains the model, as `keras.Model.fit` does.
@@ -138,18 +134,14 @@ class FusedModel(keras.Model):
             epochs: As in Keras.
             verbose: As in Keras.
             callbacks: As in Keras.
-            validation_split: As in Keras.
-            validation_data: As in Keras.
-            shuffle: As in Keras, where a dataset is never shuffled.
-            steps_per_epoch: Int, a multiple of `steps_per_execution`. An endless dataset, and a
-                replay dataset is one, needs it. Defaults to `None`.
-            validation_steps: As in Keras.
-            **kwargs: Further arguments of `keras.Model.fit`.
+            **kwargs: Further arguments of `keras.Model.fit`. `steps_per_epoch` has to be a multiple
+                of `steps_per_execution`; an endless dataset, and a replay dataset is one, needs it.
 
         Raises:
             ValueError: If `steps_per_epoch` is missing on an endless dataset, or is not a multiple
                 of `steps_per_execution`.
         """
+        steps_per_epoch = kwargs.get("steps_per_epoch")
         self._check_steps("steps_per_epoch", x, steps_per_epoch)
         if steps_per_epoch is not None and steps_per_epoch % self.steps_per_execution:
             raise ValueError(
@@ -157,25 +149,14 @@ class FusedModel(keras.Model):
                 f"steps_per_epoch={steps_per_epoch}, "
                 f"steps_per_execution={self.steps_per_execution}"
             )
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras warns of its own default
+        validation_data, steps = kwargs.get("validation_data"), kwargs.get("validation_steps")
         if isinstance(validation_data, tf.data.Dataset):
-            self._check_steps("validation_steps", validation_data, validation_steps)
-            validation_data = self._drawn_in_executions(validation_data, validation_steps)
-        if shuffle is None:
-            shuffle = not isinstance(x, tf.data.Dataset)
-        return super().fit(
-            self._drawn_in_executions(x, steps_per_epoch),
-            y,
-            batch_size,
-            epochs,
-            verbose,
-            callbacks,
-            validation_split,
-            validation_data,
-            shuffle,
-            steps_per_epoch=steps_per_epoch,
-            validation_steps=validation_steps,
-            **kwargs,
-        )
+            self._check_steps("validation_steps", validation_data, steps)
+            kwargs["validation_data"] = self._drawn_in_executions(validation_data, steps)
+        x = self._drawn_in_executions(x, steps_per_epoch)
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def evaluate(
         self,
@@ -217,7 +198,7 @@ class FusedModel(keras.Model):
             )
 
     def _drawn_in_executions(self, dataset: Any, steps: int | None) -> Any:
-        """Returns the dataset that delivers whole executions, or exactly as many batches as asked."""
+        """Returns the dataset that delivers whole executions, or exactly `steps` batches."""
         if not isinstance(dataset, tf.data.Dataset) or self._is_distributed():
             return dataset
         if steps is not None and steps % self.steps_per_execution:

@@ -1,4 +1,4 @@
-"""What an agent asks of the Keras network it is given: a clone, its input shape, its output shape."""
+"""What an agent asks of the Keras network it is given: a clone, its input shape, its layers."""
 
 from typing import Any
 
@@ -30,17 +30,36 @@ def clone_network(network: keras.layers.Layer) -> keras.layers.Layer:
             f"Received: network={network} of type {type(network)}"
         )
     try:
-        clone = keras.models.clone_model(network)
+        clone = _clone(network)
     except (NotImplementedError, TypeError) as error:
         raise TypeError(
             "`network` cannot be cloned into a target network, nor saved, because "
             f"{type(network).__name__} does not say how to make another one. Remedy: define "
-            "`get_config(self)` that returns all arguments of its `__init__`, and let `__init__` take "
-            "`**kwargs` and hand them to `super().__init__`. "
+            "`get_config(self)` that returns all arguments of its `__init__`, and let `__init__` "
+            "take `**kwargs` and hand them to `super().__init__`. "
             f"Received: network={network}"
         ) from error
     clone.trainable = False
     return clone
+
+
+def _clone(network: keras.layers.Layer) -> keras.layers.Layer:
+    if any(isinstance(layer, keras.layers.Lambda) for layer in layers_of(network)):
+        return keras.models.clone_model(network, clone_function=_clone_layer, recursive=True)
+    return keras.models.clone_model(network)
+
+
+def _clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Clones a layer of a network that is in the user's hands: its Lambdas need no safe mode."""
+    if not isinstance(layer, keras.layers.Lambda):
+        return type(layer).from_config(layer.get_config())
+    return keras.layers.Lambda(
+        layer.function,
+        output_shape=layer.compute_output_shape,
+        arguments=layer.arguments,
+        name=layer.name,
+        dtype=layer.dtype_policy,
+    )
 
 
 def input_shape_of(network: keras.layers.Layer) -> Any:

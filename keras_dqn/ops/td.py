@@ -27,7 +27,7 @@ def td_target(reward: Any, discount: Any, next_value: Any) -> Any:
 
 
 def greedy_action(q_values: Any) -> Any:
-    """Returns the greedy action of each row, `[B, A]` float to `[B]` int32; ties go to the lowest."""
+    """Returns each row's greedy action, `[B, A]` to `[B]` int32; ties go to the lowest."""
     return ops.argmax(q_values, axis=-1)
 
 

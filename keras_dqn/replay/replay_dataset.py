@@ -81,7 +81,7 @@ class ReplayDataset(tf.data.Dataset):
         if self.num_batches is None:
             return batch
         shape = (self.num_batches, self.batch_size)
-        return tf.nest.map_structure(lambda array: array.reshape(*shape, *array.shape[1:]), batch)
+        return tf.nest.map_structure(lambda array: array.reshape(*shape[::-1], *array.shape[1:]).swapaxes(0,1), batch)
 
     def _spec_of_sample(self) -> Any:
         lead: tuple[int, ...] = (self.batch_size,)

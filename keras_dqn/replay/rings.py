@@ -111,7 +111,7 @@ class Rings:
     def windows(
         self, env: NDArray[np.int64], row: NDArray[np.int64], gamma: float, n_step: int
     ) -> Windows:
-        """Returns what follows rows `[B]` of environments `[B]`; what is not stored is incomplete."""
+        """Returns what follows rows `[B]` of environments `[B]`; complete only if stored."""
         heads = self.heads()
         window = windows(
             self.flags,

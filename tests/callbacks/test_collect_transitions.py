@@ -4,8 +4,15 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
-from envs import CountingEnv, DictCountingEnv, DiscreteCountingEnv, counting_fns, counting_vector
-from gymnasium.vector import AutoresetMode
+from envs import (
+    CountingEnv,
+    DictCountingEnv,
+    DiscreteCountingEnv,
+    PayingResets,
+    counting_fns,
+    counting_vector,
+)
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from keras_dqn import (
     DQN,
@@ -337,9 +344,10 @@ def test_means_are_nan_before_the_first_end():
     assert len(history["env_steps"]) == 1
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, "NextStep that pays for resets"])
 def test_means_of_a_vector_environment(mode):
-    env = counting_vector(mode)
+    mode, *pays = mode.split(maxsplit=1)
+    env = counting_vector(mode, vector_cls=PayingResets if pays else SyncVectorEnv)
     collect = collector(env, warmup_steps=0)
     collect.replay.add(*blank_rows(3))  # something to draw before the first step
     logs = fit(collect, updates=60).history
@@ -493,8 +501,13 @@ def test_buffer_of_another_environment_is_refused(env, name):
 @pytest.mark.parametrize("num_actions", [2, 5])
 def test_network_of_another_number_of_actions_is_refused(num_actions):
     collect = collector(CountingEnv())
+    agent = agent_of(always(1, num_actions))
+    with pytest.raises(ValueError, match="each of the 3 actions"):
+        fit(collect, agent)
+    # `fit` knows the buffer of a replay dataset; of any other the collector finds out.
+    dataset = collect.replay.dataset(4).map(lambda *batch: batch)
     with pytest.raises(ValueError, match=rf"each of the 3 actions.*shape=\(1, {num_actions}\)"):
-        fit(collect, agent_of(always(1, num_actions)))
+        agent.fit(dataset, steps_per_epoch=4, callbacks=[collect], verbose=0)
     assert collect.env_steps == 10
 
 

@@ -4,7 +4,7 @@ import gymnasium as gym
 import keras
 import numpy as np
 import pytest
-from envs import ChainEnv, CountingEnv, DictCountingEnv, counting_fns, counting_vector
+from envs import ChainEnv, CountingEnv, DictCountingEnv, PayingResets, counting_fns, counting_vector
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from keras_dqn import (
@@ -116,6 +116,12 @@ def test_each_environment_plays_its_share(mode, episodes, expected):
     for _ in range(2):
         assert evaluate.evaluate(always(2)) == pytest.approx(np.mean(expected))
         assert sorted(evaluate.episode_returns) == expected
+
+
+def test_rewards_of_autoreset_rows_are_left_out():
+    env = counting_vector("NextStep", vector_cls=PayingResets)
+    # Lengths: 3, 1 and 2, 2 and 5, 1.
+    assert EvaluatePolicy(env, episodes=6).evaluate(always(0)) == pytest.approx(14 / 6)
 
 
 def test_fewer_episodes_than_environments():

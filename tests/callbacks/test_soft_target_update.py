@@ -89,6 +89,7 @@ def test_any_keras_model(steps_per_execution, jit_compile):
     x, y = plain_data()
     student, teacher = plain_pair()
     reference, followed = plain_pair()
+    reference.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit_compile)
     reference.set_weights(student.get_weights())
     followed.set_weights(teacher.get_weights())
     student.compile(

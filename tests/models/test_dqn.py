@@ -230,9 +230,7 @@ def test_kinds_of_networks_train_and_act(make, double, make_batches, as_dataset)
     agent = keras_dqn.DQN(make(), double=double)
     agent.compile(keras.optimizers.Adam(0.01), steps_per_execution=2)
     batches = make_batches(4)
-    agent.fit(
-        as_dataset(batches), epochs=2, verbose=0, callbacks=[keras_dqn.SoftTargetUpdate(0.1)]
-    )
+    agent.fit(as_dataset(batches), epochs=2, verbose=0, callbacks=[keras_dqn.SoftTargetUpdate(0.1)])
     assert agent.act(batches[0][0]).shape == (4,)
     assert np.any(agent.network.get_weights()[0] != agent.target_network.get_weights()[0])
 
@@ -261,7 +259,9 @@ def test_network_must_be_a_layer(network):
 
 def dict_network():
     inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((2,), name="b")}
-    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()([*inputs.values()])))
+    return keras.Model(
+        inputs, keras.layers.Dense(2)(keras.layers.Concatenate()([*inputs.values()]))
+    )
 
 
 def test_dict_observations(make_batches, as_dataset, tmp_path):

@@ -1,3 +1,5 @@
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -51,9 +53,7 @@ def test_logs_are_means_over_all_updates_of_the_epoch(make_agent, make_batches, 
     batches = make_batches(6)
     agent = make_agent(optimizer=keras.optimizers.SGD(0.0), loss="mse", steps_per_execution=3)
     losses = [np.mean(w * agent.td_errors((x, y, w)) ** 2) for x, y, w in batches]
-    logs = agent.fit(
-        as_dataset(batches), verbose=0, callbacks=[SoftTargetUpdate(0.0)]
-    ).history
+    logs = agent.fit(as_dataset(batches), verbose=0, callbacks=[SoftTargetUpdate(0.0)]).history
     assert logs["loss"] == [pytest.approx(np.mean(losses), rel=1e-5)]
     errors = [np.abs(agent.td_errors(batch)).mean() for batch in batches]
     assert logs["abs_td_error"] == [pytest.approx(np.mean(errors), rel=1e-5)]
@@ -115,9 +115,7 @@ def test_callbacks_see_each_execution(make_agent, make_batches, as_dataset, step
     record = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: seen.append(batch)
     )
-    agent.fit(
-        as_dataset(make_batches(8)), verbose=0, callbacks=[SoftTargetUpdate(), record]
-    )
+    agent.fit(as_dataset(make_batches(8)), verbose=0, callbacks=[SoftTargetUpdate(), record])
     assert seen == list(range(steps_per_execution - 1, 8, steps_per_execution))
 
 
@@ -125,9 +123,7 @@ def test_callbacks_see_each_execution(make_agent, make_batches, as_dataset, step
 def replay():
     import gymnasium as gym
 
-    buffer = keras_dqn.ReplayBuffer(
-        50, gym.spaces.Box(-9, 9, (3,)), gym.spaces.Discrete(2), seed=0
-    )
+    buffer = keras_dqn.ReplayBuffer(50, gym.spaces.Box(-9, 9, (3,)), gym.spaces.Discrete(2), seed=0)
     rng = np.random.default_rng(0)
     observation = rng.normal(size=3)
     for step in range(50):
@@ -174,13 +170,11 @@ def test_replay_dataset_is_drawn_once_per_execution(make_agent, replay, steps_pe
 def test_evaluate_on_replay_gives_the_td_loss(make_agent, replay, steps):
     agent = make_agent(loss="mse", steps_per_execution=4)
     weights = agent.get_weights()
-    again = keras_dqn.ReplayBuffer(50, replay.observation_space, replay.action_space, seed=0)
-    for name in ("_observations", "_actions", "_rewards", "_flags", "_head", "_num_transitions"):
-        setattr(again, name, getattr(replay, name))
+    drawn = [copy.deepcopy(replay).sample(16)]
     loss = agent.evaluate(replay.dataset(4), steps=steps, verbose=0, return_dict=True)["loss"]
-    drawn = again.sample(16) if steps == 4 else None
-    if drawn is not None:
-        assert loss == pytest.approx(np.mean(agent.td_errors(drawn) ** 2), rel=1e-5)
+    if steps == 4:  # one execution, drawn in one call
+        assert loss == pytest.approx(np.mean(agent.td_errors(drawn[0]) ** 2), rel=1e-5)
+    assert np.isfinite(loss)
     for a, b in zip(weights, agent.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 

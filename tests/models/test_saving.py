@@ -93,9 +93,7 @@ def test_going_on_equals_never_having_stopped(make, make_batches, as_dataset, tm
     assert json.dumps(loaded.get_config()) == json.dumps(agent.get_config())
     assert json.dumps(loaded.get_compile_config()) == json.dumps(agent.get_compile_config())
     histories = [
-        each.fit(
-            as_dataset(batches[6:]), verbose=0, callbacks=[SoftTargetUpdate(0.5, 4)]
-        ).history
+        each.fit(as_dataset(batches[6:]), verbose=0, callbacks=[SoftTargetUpdate(0.5, 4)]).history
         for each in (agent, loaded)
     ]
     assert histories[0] == histories[1]
