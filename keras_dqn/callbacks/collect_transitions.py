@@ -73,7 +73,8 @@ class CollectTransitions(keras.callbacks.Callback):
         self.seed = seed
         self.env_steps = 0
         self.episodes = 0
-        self._rng = np.random.default_rng(seed)
+        # Not the generator that Gymnasium makes of this seed: actions would follow its draws.
+        self._rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
         self._credit = 0.0
         self._policy: Any = None
         self._statistics = _EpisodeStatistics(num_envs_of(env))

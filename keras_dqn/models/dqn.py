@@ -1,6 +1,5 @@
 """`DQN`: deep Q-learning as a `keras.Model`; batches are `(observation, transition, weight)`."""
 
-import warnings
 from functools import cached_property
 from typing import Any
 
@@ -9,13 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dqn import ops
-from keras_dqn.models.execution import unpack_batch
-from keras_dqn.models.fused_model import FusedModel
-from keras_dqn.models.graph_pieces import GraphPieces
-from keras_dqn.models.network import clone_network, input_shape_of, separate_random_draws
+from keras_dqn.models.execution import Batch, unpack_batch
 from keras_dqn.models.policy import Policy
+from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.replay.replay_dataset import ReplayDataset
-from keras_dqn.soft_update import soft_update
 
 if keras.config.backend() != "tensorflow":
     raise ImportError(
@@ -25,7 +21,7 @@ if keras.config.backend() != "tensorflow":
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
-class DQN(FusedModel):
+class DQN(TargetNetworkModel):
     """Learns action values by Q-learning with a target network, through `model.fit`.
 
     ```
@@ -71,58 +67,36 @@ class DQN(FusedModel):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
-        self.network = network
+        super().__init__(network, name=name, **kwargs)
         self.double = double
-        self.target_network = clone_network(network)
         self._q_value_metric = keras.metrics.Mean("q_value")
         self._td_error_metric = keras.metrics.Mean("abs_td_error")
-        self._target_follows = False
-        if network.built:
-            self.build(input_shape_of(network))
 
-    def build(self, input_shape: Any) -> None:
-        """Builds both networks and makes them equal."""
-        for network in (self.network, self.target_network):
-            if not network.built:
-                network(keras.tree.map_shape_structure(keras.KerasTensor, input_shape))
-        self._observation_rank = len(_first_shape(input_shape)) - 1
-        with tf.init_scope():
-            separate_random_draws(self.target_network)
-            soft_update(self.network, self.target_network, tau=1.0)
-
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns what the network gives for observations `[B, ...]`."""
-        return self.network(inputs)
+    def get_config(self) -> dict:
+        """Returns what `from_config` needs."""
+        return {**super().get_config(), "double": self.double}
 
     # The algorithm
 
     def train_step(self, data: Any) -> dict:
         """Takes one gradient step on a batch and returns the metrics."""
-        observation, transition, weight = unpack_batch(data)
+        batch = unpack_batch(data)
         # Before the forward pass: `add_loss` terms are those of the last call of the network.
-        target = self.compute_target(observation, transition)
+        target = self.compute_target(batch.observation, batch.transition)
         with tf.GradientTape() as tape:
-            outputs = self(observation, training=True)
-            loss, prediction = self._td_loss(observation, transition, weight, target, outputs, True)
+            loss, outputs, prediction = self._td_loss(batch, target, training=True)
             scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(scaled_loss, variables), variables, strict=True)
-        )
-        return self._update_metrics(
-            observation, transition, weight, target, outputs, prediction, loss
-        )
+        gradients = tape.gradient(scaled_loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self._update_metrics(batch, target, loss, outputs, prediction)
 
     def test_step(self, data: Any) -> dict:
         """Computes the loss and the metrics on a batch."""
-        observation, transition, weight = unpack_batch(data)
-        target = self.compute_target(observation, transition)
-        outputs = self(observation, training=False)
-        loss, prediction = self._td_loss(observation, transition, weight, target, outputs, False)
-        return self._update_metrics(
-            observation, transition, weight, target, outputs, prediction, loss
-        )
+        batch = unpack_batch(data)
+        target = self.compute_target(batch.observation, batch.transition)
+        loss, outputs, prediction = self._td_loss(batch, target, training=False)
+        return self._update_metrics(batch, target, loss, outputs, prediction)
 
     def q_values(self, outputs: Any) -> Any:
         """Returns the action values `[B, A]` float32 that the network's outputs stand for."""
@@ -161,33 +135,21 @@ class DQN(FusedModel):
         """Returns what to add to each row's loss, `[B]` float32, weighted like it. Zero here."""
         return keras.ops.zeros(keras.ops.shape(action), "float32")
 
-    def _td_loss(
-        self,
-        observation: Any,
-        transition: dict,
-        weight: Any,
-        target: Any,
-        outputs: Any,
-        training: bool,
-    ) -> tuple[Any, Any]:
+    def _td_loss(self, batch: Batch, target: Any, training: bool) -> tuple[Any, Any, Any]:
+        observation, transition, weight = batch
+        outputs = self(observation, training=training)
         prediction = self.predict_taken(outputs, transition["action"])
         check_ranks(target, prediction)
         extra = self.extra_loss(outputs, transition["action"])
         if weight is not None:
             extra = extra * weight
         loss = self.compute_loss(observation, target, prediction, weight, training=training)
-        return loss + keras.ops.mean(extra), prediction
+        return loss + keras.ops.mean(extra), outputs, prediction
 
     def _update_metrics(
-        self,
-        observation: Any,
-        transition: dict,
-        weight: Any,
-        target: Any,
-        outputs: Any,
-        prediction: Any,
-        loss: Any,
+        self, batch: Batch, target: Any, loss: Any, outputs: Any, prediction: Any
     ) -> dict:
+        observation, transition, weight = batch
         taken = ops.take_action(self.q_values(outputs), transition["action"])
         self._q_value_metric.update_state(taken)
         self._td_error_metric.update_state(keras.ops.abs(self.td_error(target, prediction)))
@@ -216,38 +178,28 @@ class DQN(FusedModel):
             loss = keras.losses.Huber()
         super().compile(optimizer, loss, **kwargs)
 
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        epochs: int = 1,
-        verbose: Any = "auto",
-        callbacks: Any = None,
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        """Trains the agent; see `FusedModel.fit` and `keras.Model.fit`.
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains the agent, as `keras.Model.fit` does.
 
         Warns once, after the first epoch, if nothing has updated the target network.
+
+        Args:
+            x: `replay.dataset(...)`, any other `tf.data.Dataset` of such batches, or arrays.
+            *args: Further arguments of `keras.Model.fit`.
+            **kwargs: Further arguments of `keras.Model.fit`. `steps_per_epoch` has to be a multiple
+                of `steps_per_execution`; an endless dataset, and a replay dataset is one, needs it.
+
+        Raises:
+            ValueError: If `steps_per_epoch` is missing or no such multiple, or the network's output
+                does not fit the action space of the replay buffer.
         """
         if isinstance(x, ReplayDataset):
             self._check_outputs_fit(x)
-        watch = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs: self._warn_if_target_stands_still()
-        )
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(watch)
-        else:
-            callbacks = [*(keras.tree.flatten(callbacks) if callbacks else []), watch]
-        try:
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
-        finally:
-            GraphPieces.of(self).clear()
+        return super().fit(x, *args, **kwargs)
 
     def _check_outputs_fit(self, dataset: ReplayDataset) -> None:
         observation, _, _ = dataset.element_spec
-        if not self.built:
-            self.build(tf.nest.map_structure(lambda spec: (None, *spec.shape[1:]), observation))
+        self.build_for(observation)
         inputs = tf.nest.map_structure(
             lambda spec: keras.KerasTensor(spec.shape, spec.dtype.name), observation
         )
@@ -258,16 +210,6 @@ class DQN(FusedModel):
             raise ValueError(
                 f"`network` must give one value for each of the {num_actions} actions of the "
                 f"replay buffer's action space. Received: {num_values} values"
-            )
-
-    def _warn_if_target_stands_still(self) -> None:
-        if not self._target_follows:
-            self._target_follows = True
-            warnings.warn(
-                "The target network has not been updated: it still is the network of the start. "
-                "Add `keras_dqn.SoftTargetUpdate(tau=0.005)` to the callbacks of `fit`, or call "
-                "`agent.update_target(tau)`.",
-                stacklevel=2,
             )
 
     # Using what was learned
@@ -302,22 +244,9 @@ class DQN(FusedModel):
         observation, transition, _ = unpack_batch(batch)
         return self._compiled_td_errors(observation, transition).numpy()
 
-    def update_target(self, tau: float = 1.0) -> None:
-        """Moves the target network a step towards the online one: `soft_update` with this `tau`.
-
-        Args:
-            tau: Float in [0, 1]. Defaults to `1.0`, a copy.
-
-        Raises:
-            ValueError: If `tau` is outside [0, 1] or the agent is not built.
-        """
-        soft_update(self.network, self.target_network, tau)
-        self._target_follows = True
-
     def _act_values(self, observation: Any) -> np.ndarray:
         observation = keras.tree.map_structure(np.asarray, observation)
-        if not self.built:
-            self.build(keras.tree.map_structure(lambda a: (None, *a.shape[1:]), observation))
+        self.build_for(observation)
         if keras.tree.flatten(observation)[0].ndim == self._observation_rank:
             one = keras.tree.map_structure(lambda a: a[None], observation)
             return self._compiled_values(one).numpy()[0]
@@ -341,44 +270,6 @@ class DQN(FusedModel):
 
         return td_errors
 
-    # What Keras is told
-
-    @property
-    def trainable_variables(self) -> list:
-        """The variables that get a gradient: never those of the target network."""
-        target = {id(variable) for variable in self.target_network.variables}
-        return [v for v in super().trainable_variables if id(v) not in target]
-
-    @property
-    def trainable_weights(self) -> list:
-        """The same as `trainable_variables`."""
-        return self.trainable_variables
-
-    @property
-    def non_trainable_variables(self) -> list:
-        """All other variables, those of the target network among them."""
-        return _without(self.variables, self.trainable_variables)
-
-    @property
-    def non_trainable_weights(self) -> list:
-        """All other weights, those of the target network among them."""
-        return _without(self.weights, self.trainable_variables)
-
-    def get_config(self) -> dict:
-        """Returns what `from_config` needs: the serialized network and the options."""
-        config = super().get_config()
-        config["network"] = keras.saving.serialize_keras_object(self.network)
-        config["double"] = self.double
-        return config
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "DQN":
-        """Creates the agent again from its config."""
-        network = keras.saving.deserialize_keras_object(
-            config["network"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "network": network})
-
 
 def check_ranks(target: Any, prediction: Any) -> None:
     """Raises a `ValueError` for a `[B]` target or prediction: Keras would average weights away."""
@@ -389,14 +280,3 @@ def check_ranks(target: Any, prediction: Any) -> None:
                 "mean over the last axis before it applies the weights. Received: shape="
                 f"{tuple(tensor.shape)}"
             )
-
-
-def _without(variables: list, excluded: list) -> list:
-    ids = {id(variable) for variable in excluded}
-    return [variable for variable in variables if id(variable) not in ids]
-
-
-def _first_shape(shape: Any) -> tuple:
-    while isinstance(shape, dict):
-        shape = next(iter(shape.values()))
-    return tuple(shape)

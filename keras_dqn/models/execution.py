@@ -6,7 +6,7 @@ A stack is the batch of `fit` with one more axis in front, `[K, B, ...]`: K batc
 from collections.abc import Callable, Iterator
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -91,12 +91,20 @@ def is_stack(batch: Any) -> bool:
     return "reward" in transition and len(transition["reward"].shape) == 2
 
 
-def unpack_batch(batch: Any) -> tuple[Any, dict, Any]:
+class Batch(NamedTuple):
+    """What `fit` unpacks: `[B, ...]`, a dict of `[B, ...]`, and `[B]` or None."""
+
+    observation: Any
+    transition: dict
+    weight: Any
+
+
+def unpack_batch(batch: Any) -> Batch:
     """Returns the observation, the transition and the weight (or None) of a batch of `fit`."""
     observation, transition, weight = keras.utils.unpack_x_y_sample_weight(batch)
     if isinstance(weight, dict):  # Keras repeats the weights of arrays for each entry of a dict.
         weight = weight["reward"]
-    return observation, transition, weight
+    return Batch(observation, transition, weight)
 
 
 def _without_missing(batch: Any) -> tuple:
@@ -113,5 +121,5 @@ def _shapes(batch: Any) -> list[tf.TensorShape]:
 
 def _build(model: keras.Model, stack: Any) -> None:
     if not model.built:
-        observation, _, _ = unpack_batch(stack)
+        observation = unpack_batch(stack).observation
         model.build(tf.nest.map_structure(lambda t: (None, *t.shape[2:]), observation))

@@ -81,7 +81,7 @@ class ReplayDataset(tf.data.Dataset):
         if self.num_batches is None:
             return batch
         shape = (self.num_batches, self.batch_size)
-        return tf.nest.map_structure(lambda array: array.reshape(*shape[::-1], *array.shape[1:]).swapaxes(0,1), batch)
+        return tf.nest.map_structure(lambda array: array.reshape(*shape, *array.shape[1:]), batch)
 
     def _spec_of_sample(self) -> Any:
         lead: tuple[int, ...] = (self.batch_size,)
@@ -106,7 +106,8 @@ def _drawn_when_asked(draw: Any, spec: Any) -> tf.data.Dataset:
         return tf.nest.pack_sequence_as(spec, leaves)
 
     options = tf.data.Options()
-    # A batch drawn ahead would miss the steps collected before it is used.
+    # A batch drawn ahead, by an injected prefetch or a user's `map` that autotuning makes parallel,
+    # would miss the steps collected before it is used.
     options.experimental_optimization.inject_prefetch = False
     options.autotune.enabled = False
     return tf.data.Dataset.from_tensors(0).repeat().map(element).with_options(options)

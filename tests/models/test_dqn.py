@@ -473,3 +473,20 @@ def test_config_round_trip(make_network):
     import json
 
     assert json.dumps(again.get_config(), sort_keys=True) == json.dumps(config, sort_keys=True)
+
+
+def test_subclass_may_add_layers_and_metrics_after_init(make_network, make_batches):
+    class Scaled(keras_dqn.DQN):
+        def __init__(self, network, **kwargs):
+            super().__init__(network, **kwargs)
+            self.scale = self.add_weight(name="scale", initializer="ones")
+            self.seen = keras.metrics.Mean("seen")
+            self.extra = keras.layers.Dense(2)
+
+        def predict_taken(self, outputs, action):
+            return super().predict_taken(outputs, action) * self.scale
+
+    agent = Scaled(make_network())
+    agent.compile("sgd")
+    agent.train_on_batch(*make_batches()[0])
+    assert agent.scale.numpy() != 1.0

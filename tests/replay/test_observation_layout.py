@@ -1,4 +1,3 @@
-import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
@@ -112,10 +111,18 @@ def test_numbers_on_the_bounds_are_taken_without_a_warning(space, value):
     np.testing.assert_array_equal(array, np.asarray(value, space.dtype))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int16], ids=["float", "int"])
-def test_numbers_outside_a_box_are_kept_with_one_warning(dtype):
-    layout = ObservationLayout(gym.spaces.Box(-1, 1, (2,), dtype))
-    outside = np.array([[0, 3]], dtype)
+@pytest.mark.parametrize(
+    ("space", "outside"),
+    [
+        (Box(-1, 1, (2,)), np.array([[0, 3]], np.float32)),
+        (Box(-1, 1, (2,), np.int16), np.array([[-3, 0]], np.int16)),
+        (Box(5, 255, (2,), np.uint8), np.array([[9, 0]], np.uint8)),
+        (Box(0, 9, (2,), np.uint8), np.array([[9, 10]], np.uint8)),
+    ],
+    ids=["float", "int", "below_uint8", "above_uint8"],
+)
+def test_numbers_outside_a_box_are_kept_with_one_warning(space, outside):
+    layout = ObservationLayout(space)
     with pytest.warns(UserWarning, match="`x` is outside the bounds of Box"):
         (array,) = layout.check("x", outside, 1)
     np.testing.assert_array_equal(array, outside)

@@ -1,0 +1,165 @@
+"""A model that owns a network and the target network that follows it."""
+
+import warnings
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_dqn.models.fused_model import FusedModel
+from keras_dqn.models.graph_pieces import GraphPieces
+from keras_dqn.models.network import clone_network, input_shape_of, separate_random_draws
+from keras_dqn.soft_update import soft_update
+
+
+class TargetNetworkModel(FusedModel):
+    """Maps inputs through `network` and keeps a clone of it as `target_network`.
+
+    The two are equal when they are built. The target network moves only by `update_target`, which
+    `SoftTargetUpdate` calls inside the compiled step, and never gets a gradient, whatever is set on
+    `trainable`.
+
+    Args:
+        network: Keras model or layer. It stays the user's: `model.network is network`.
+        name: String or None.
+        **kwargs: Arguments of `keras.Model`, such as `dtype`.
+
+    Raises:
+        TypeError: If `network` is not a Keras layer, or cannot be cloned for want of `get_config`.
+    """
+
+    def __init__(
+        self, network: keras.layers.Layer, *, name: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.network = network
+        self.target_network = clone_network(network)
+        self._target_follows = False
+        if network.built:
+            # The model itself is built later: a subclass may still add layers and metrics.
+            self._build_equal(input_shape_of(network))
+
+    def build(self, input_shape: Any) -> None:
+        """Builds both networks, unless they are built, and makes them equal."""
+        self._observation_rank = len(_first_shape(input_shape)) - 1
+        if not self.target_network.built:
+            self._build_equal(input_shape)
+
+    def build_for(self, observation: Any) -> None:
+        """Builds the model for observations `[B, ...]` (or a dict of such), unless it is built."""
+        if not self.built:
+            shape = keras.tree.map_structure(lambda a: (None, *a.shape[1:]), observation)
+            self.build(input_shape_of(self.network) if self.network.built else shape)
+
+    def _build_equal(self, input_shape: Any) -> None:
+        for network in (self.network, self.target_network):
+            if not network.built:
+                network(keras.tree.map_shape_structure(keras.KerasTensor, input_shape))
+        with tf.init_scope():
+            separate_random_draws(self.target_network)
+            soft_update(self.network, self.target_network, tau=1.0)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns what the network gives for observations `[B, ...]`."""
+        return self.network(inputs)
+
+    def update_target(self, tau: float = 1.0) -> None:
+        """Moves the target network a step towards the online one: `soft_update` with this `tau`.
+
+        Args:
+            tau: Float in [0, 1]. Defaults to `1.0`, a copy.
+
+        Raises:
+            ValueError: If `tau` is outside [0, 1] or the agent is not built.
+        """
+        soft_update(self.network, self.target_network, tau)
+        self._target_follows = True
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures the model for training, as `keras.Model.compile` does."""
+        if self.network.built and not self.built:
+            self.build(input_shape_of(self.network))
+        super().compile(*args, **kwargs)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains the agent; see `FusedModel.fit` and `keras.Model.fit`.
+
+        Warns once, after the first epoch, if nothing has updated the target network.
+        """
+        watch = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: self._warn_if_target_stands_still()
+        )
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(watch)
+        else:
+            callbacks = [*(keras.tree.flatten(callbacks) if callbacks else []), watch]
+        try:
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        finally:
+            GraphPieces.of(self).clear()
+
+    def _warn_if_target_stands_still(self) -> None:
+        if not self._target_follows:
+            self._target_follows = True
+            warnings.warn(
+                "The target network has not been updated: it still is the network of the start. "
+                "Add `keras_dqn.SoftTargetUpdate(tau=0.005)` to the callbacks of `fit`, or call "
+                "`agent.update_target(tau)`.",
+                stacklevel=2,
+            )
+
+    @property
+    def trainable_variables(self) -> list:
+        """The variables that get a gradient: never those of the target network."""
+        target = {id(variable) for variable in self.target_network.variables}
+        return [v for v in super().trainable_variables if id(v) not in target]
+
+    @property
+    def trainable_weights(self) -> list:
+        """The same as `trainable_variables`."""
+        return self.trainable_variables
+
+    @property
+    def non_trainable_variables(self) -> list:
+        """All other variables, those of the target network among them."""
+        return _without(self.variables, self.trainable_variables)
+
+    @property
+    def non_trainable_weights(self) -> list:
+        """All other weights, those of the target network among them."""
+        return _without(self.weights, self.trainable_variables)
+
+    def get_config(self) -> dict:
+        """Returns what `from_config` needs, the serialized network among it."""
+        return {
+            **super().get_config(),
+            "network": keras.saving.serialize_keras_object(self.network),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "TargetNetworkModel":
+        """Creates the model again from its config."""
+        network = keras.saving.deserialize_keras_object(
+            config["network"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "network": network})
+
+
+def _without(variables: list, excluded: list) -> list:
+    ids = {id(variable) for variable in excluded}
+    return [variable for variable in variables if id(variable) not in ids]
+
+
+def _first_shape(shape: Any) -> tuple:
+    while isinstance(shape, dict):
+        shape = next(iter(shape.values()))
+    return tuple(shape)
