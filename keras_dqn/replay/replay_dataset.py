@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakMethod
 
 import numpy as np
 import tensorflow as tf
@@ -96,8 +97,12 @@ class ReplayDataset(tf.data.Dataset):
 def _drawn_when_asked(draw: Any, spec: Any) -> tf.data.Dataset:
     dtypes = [leaf.dtype for leaf in tf.nest.flatten(spec)]
 
+    # TensorFlow keeps `flat` until the process ends, and the buffer with it but for the weak
+    # reference. Iterators and transformed datasets keep the dataset, which is all that draws.
+    weak_draw: Any = WeakMethod(draw)
+
     def flat() -> list[np.ndarray]:
-        return tf.nest.flatten(draw())
+        return tf.nest.flatten(weak_draw()())
 
     def element(_: tf.Tensor) -> Any:
         leaves = tf.numpy_function(flat, [], dtypes, stateful=True)

@@ -1,4 +1,5 @@
 import gc
+import weakref
 
 import keras
 import numpy as np
@@ -171,10 +172,26 @@ def test_the_buffers_errors_reach_the_reader():
         next(iterator)
 
 
-def test_an_iterator_outlives_the_names_of_its_dataset():
-    iterator = iter(CountedBuffer().dataset(4).map(lambda x, y, w: x))
+def test_an_iterator_outlives_the_names_of_its_dataset(make_batches_of_two):
+    iterators = [
+        iter(make_batches_of_two(CountedBuffer())),
+        iter(CountedBuffer().dataset(1).stacked(2)),
+        iter(CountedBuffer().dataset(1).map(lambda x, y, w: x).batch(2)),
+        iter(tf.data.Dataset.zip(CountedBuffer().dataset(2), tf.data.Dataset.range(9))),
+    ]
     gc.collect()
-    assert next(iterator).shape == (4, 1)
+    for iterator in iterators:
+        assert tf.nest.flatten(next(iterator))[0].shape[0] == 2
+
+
+def test_a_buffer_dies_with_its_datasets():
+    replay = CountedBuffer()
+    buffer, dataset = weakref.ref(replay), replay.dataset(2)
+    for drawn_from in (dataset, dataset.stacked(2), dataset.map(lambda x, y, w: x)):
+        next(iter(drawn_from))
+    del replay, dataset, drawn_from
+    gc.collect()
+    assert buffer() is None
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 4])
