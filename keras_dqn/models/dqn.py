@@ -203,7 +203,14 @@ class DQN(TargetNetworkModel):
         inputs = tf.nest.map_structure(
             lambda spec: keras.KerasTensor(spec.shape, spec.dtype.name), observation
         )
-        num_values = self.q_values(self.compute_output_spec(inputs)).shape[-1]
+        try:
+            outputs = self.compute_output_spec(inputs)
+        except Exception as error:
+            raise ValueError(
+                "`network` must take the observations of the replay buffer. Received: observations "
+                f"{observation}, which it refuses: {error}"
+            ) from error
+        num_values = self.q_values(outputs).shape[-1]
         action_space: Any = dataset.replay.action_space
         num_actions = int(action_space.n)
         if num_values != num_actions:

@@ -1,5 +1,7 @@
 """A `keras.Model` whose `fit` and `evaluate` run K steps in one compiled program."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -156,7 +158,8 @@ class FusedModel(keras.Model):
             self._check_steps("validation_steps", validation_data, steps)
             kwargs["validation_data"] = self._drawn_in_executions(validation_data, steps)
         x = self._drawn_in_executions(x, steps_per_epoch)
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        with _errors_of_drawing(x):
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def evaluate(
         self,
@@ -184,7 +187,8 @@ class FusedModel(keras.Model):
         """
         self._check_steps("steps", x, steps)
         x = self._drawn_in_executions(x, steps)
-        return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, **kwargs)
+        with _errors_of_drawing(x):
+            return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, **kwargs)
 
     def _check_steps(self, argument: str, dataset: Any, steps: int | None) -> None:
         endless = (
@@ -206,3 +210,14 @@ class FusedModel(keras.Model):
         if isinstance(dataset, ReplayDataset) and dataset.num_batches is None:
             return dataset.stacked(self.steps_per_execution)
         return dataset
+
+
+@contextmanager
+def _errors_of_drawing(dataset: Any) -> Iterator[None]:
+    """Raises what went wrong in the replay buffer as itself, not as TensorFlow's error about it."""
+    try:
+        yield
+    except tf.errors.OpError:
+        if isinstance(dataset, ReplayDataset) and dataset.error is not None:
+            raise dataset.error from None
+        raise

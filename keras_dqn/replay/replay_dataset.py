@@ -48,6 +48,7 @@ class ReplayDataset(tf.data.Dataset):
         self.gamma = gamma
         self.n_step = n_step
         self.num_batches = num_batches
+        self.error: Exception | None = None  # the last one of drawing, which tf.data wraps
         self._element_spec = self._spec_of_sample()
         self._drawn = _drawn_when_asked(self._draw, self._element_spec)
         super().__init__(tf.data.experimental.to_variant(self._drawn))
@@ -78,7 +79,11 @@ class ReplayDataset(tf.data.Dataset):
 
     def _draw(self) -> Any:
         count = self.batch_size * (self.num_batches or 1)
-        batch = self.replay.sample(count, gamma=self.gamma, n_step=self.n_step)
+        try:
+            batch = self.replay.sample(count, gamma=self.gamma, n_step=self.n_step)
+        except Exception as error:
+            self.error = error
+            raise
         if self.num_batches is None:
             return batch
         shape = (self.num_batches, self.batch_size)

@@ -235,10 +235,19 @@ def test_empty_buffer_is_named_in_the_error(make_agent):
     import gymnasium as gym
 
     empty = keras_dqn.ReplayBuffer(9, gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
-    with pytest.raises(Exception, match="The replay buffer is empty"):
-        make_agent().fit(empty.dataset(4), steps_per_epoch=2, verbose=0)
+    for steps_per_execution in (1, 2):
+        agent = make_agent(steps_per_execution=steps_per_execution)
+        with pytest.raises(RuntimeError, match="The replay buffer is empty"):
+            agent.fit(empty.dataset(4), steps_per_epoch=2, verbose=0)
+        with pytest.raises(RuntimeError, match="The replay buffer is empty"):
+            agent.evaluate(empty.dataset(4), steps=2, verbose=0)
 
 
 def test_output_that_does_not_fit_the_buffers_actions(make_agent, make_network, replay):
     with pytest.raises(ValueError, match="`network` must give one value for each"):
         make_agent(make_network(actions=3)).fit(replay.dataset(4), steps_per_epoch=2, verbose=0)
+
+
+def test_network_that_does_not_take_the_buffers_observations(make_agent, make_network, replay):
+    with pytest.raises(ValueError, match="`network` must take the observations of the replay"):
+        make_agent(make_network(inputs=7)).fit(replay.dataset(4), steps_per_epoch=2, verbose=0)
