@@ -109,14 +109,16 @@ def test_batches_without_weights(make_agent, make_batches):
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 4])
-def test_callbacks_see_each_execution(make_agent, make_batches, as_dataset, steps_per_execution):
+def test_callbacks_are_called_once_an_execution(
+    make_agent, make_batches, as_dataset, steps_per_execution
+):
     agent = make_agent(steps_per_execution=steps_per_execution)
-    seen = []
+    counts = []
     record = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: seen.append(batch)
+        on_train_batch_end=lambda batch, logs: counts.append(int(agent.update_count))
     )
     agent.fit(as_dataset(make_batches(8)), verbose=0, callbacks=[SoftTargetUpdate(), record])
-    assert seen == list(range(steps_per_execution - 1, 8, steps_per_execution))
+    assert counts == list(range(steps_per_execution, 9, steps_per_execution))
 
 
 @pytest.fixture
