@@ -25,9 +25,10 @@ def optimizer_with_everything():
     return keras.optimizers.Adam(schedule, clipnorm=0.5)
 
 
-@pytest.mark.parametrize("steps_per_execution", [4, 32])
+@pytest.mark.parametrize("steps_per_execution", [4, 64])
 def test_fused_updates_equal_single_ones(make_agent, make_batches, as_dataset, steps_per_execution):
-    batches = make_batches(64, batch_size=8)
+    """Over 1,024 updates, with a learning-rate schedule, clipping, BatchNorm and a regularizer."""
+    batches = make_batches(1_024, batch_size=8)
     agents = [
         make_agent(
             network_with_everything(),

@@ -1,0 +1,71 @@
+"""Memory stays flat over many updates and many calls of `fit`."""
+
+import gc
+import os
+
+import gymnasium as gym
+import keras
+import numpy as np
+import pytest
+
+import keras_dqn
+
+
+def resident_mebibytes():
+    gc.collect()
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.fixture
+def agent_and_replay():
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(8), keras.layers.Dense(2)])
+    agent = keras_dqn.DQN(network)
+    agent.compile("adam", steps_per_execution=50)
+    space = gym.spaces.Box(-9, 9, (3,))
+    replay = keras_dqn.ReplayBuffer(1_000, space, gym.spaces.Discrete(2), seed=0)
+    for step in range(1_000):
+        replay.add(np.full(3, step % 7), step % 2, 1.0, False, False, np.full(3, (step + 1) % 7))
+    return agent, replay
+
+
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="reads Linux' /proc")
+
+
+@needs_proc
+def test_300_000_updates(agent_and_replay):
+    agent, replay = agent_and_replay
+
+    def train(epochs):
+        agent.fit(
+            replay.dataset(8),
+            epochs=epochs,
+            steps_per_epoch=5_000,
+            verbose=0,
+            callbacks=[keras_dqn.SoftTargetUpdate()],
+        )
+
+    train(6)
+    before = resident_mebibytes()
+    train(60)
+    assert int(agent.update_count) == 330_000
+    assert resident_mebibytes() - before < 20
+
+
+@needs_proc
+def test_1_000_fits(agent_and_replay):
+    agent, replay = agent_and_replay
+
+    def train(fits):
+        for _ in range(fits):
+            agent.fit(
+                replay.dataset(8),
+                steps_per_epoch=50,
+                verbose=0,
+                callbacks=[keras_dqn.SoftTargetUpdate()],
+            )
+
+    train(100)
+    before = resident_mebibytes()
+    train(1_000)
+    assert resident_mebibytes() - before < 20
