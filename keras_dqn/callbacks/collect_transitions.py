@@ -89,10 +89,15 @@ class CollectTransitions(keras.callbacks.Callback):
             actions = self._rng.integers(self._loop.num_actions, size=self._loop.num_envs)
             missing -= self._step(actions)
 
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model; its policy is kept from one `fit` to the next."""
+        if model is not self.model:
+            self._policy = None
+        super().set_model(model)
+
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Warms the buffer up, unless it is."""
         self.warm_up()
-        self._policy = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Starts the epoch's means."""
@@ -167,9 +172,9 @@ class _EpisodeStatistics:
         self._returns += step.reward * step.stepped
         self._lengths += step.stepped
         ended = (step.terminated | step.truncated) & step.stepped
-        if not ended.any():
-            return 0
         num_ended = int(np.count_nonzero(ended))
+        if not num_ended:
+            return 0
         self._num_ended += num_ended
         self._sum_of_returns += float(self._returns[ended].sum())
         self._sum_of_lengths += int(self._lengths[ended].sum())
