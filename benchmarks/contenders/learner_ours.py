@@ -1,0 +1,57 @@
+"""keras_dqn as a user runs it: `model.fit` on a replay dataset. Arguments: TASK, K."""
+
+import sys
+
+import keras
+import race
+from learner_task import (
+    CONVOLUTIONS,
+    GAMMA,
+    LEARNING_RATE,
+    TASKS,
+    TAU,
+    action_space,
+    observation_space,
+    transitions,
+)
+
+import keras_dqn
+
+task, updates = TASKS[sys.argv[1]], int(sys.argv[2])
+
+layers = [keras.Input(task.observation_shape, dtype="uint8" if task.is_image else "float32")]
+if task.is_image:
+    layers.append(keras.layers.Rescaling(1 / 255))
+    layers += [keras.layers.Conv2D(*sizes, activation="relu") for sizes in CONVOLUTIONS]
+    layers.append(keras.layers.Flatten())
+layers += [keras.layers.Dense(units, "relu") for units in task.hidden]
+network = keras.Sequential([*layers, keras.layers.Dense(task.num_actions)])
+
+replay = keras_dqn.ReplayBuffer(
+    task.num_transitions * 2, observation_space(task), action_space(task), seed=0
+)
+steps = transitions(task)
+for i in range(task.num_transitions):
+    replay.add(
+        steps["observation"][i],
+        steps["action"][i],
+        steps["reward"][i],
+        steps["terminated"][i],
+        False,
+        steps["next_observation"][i],
+    )
+
+agent = keras_dqn.DQN(network, double=True)
+agent.compile(keras.optimizers.Adam(LEARNING_RATE), steps_per_execution=updates)
+dataset = replay.dataset(task.batch_size, gamma=GAMMA)
+callbacks = [keras_dqn.SoftTargetUpdate(TAU)]
+
+
+def work(request):
+    count = -(-request["count"] // updates) * updates
+    agent.fit(dataset, steps_per_epoch=count, callbacks=callbacks, verbose=0)
+    return count
+
+
+work({"count": updates})
+race.serve(work)
