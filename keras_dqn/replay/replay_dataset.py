@@ -109,6 +109,7 @@ def _drawn_when_asked(draw: Any, spec: Any) -> tf.data.Dataset:
     def flat() -> list[np.ndarray]:
         return tf.nest.flatten(weak_draw()())
 
+    @tf.autograph.experimental.do_not_convert
     def element(_: tf.Tensor) -> Any:
         leaves = tf.numpy_function(flat, [], dtypes, stateful=True)
         for leaf, leaf_spec in zip(leaves, tf.nest.flatten(spec), strict=True):
