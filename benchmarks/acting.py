@@ -13,7 +13,7 @@ import pathlib
 import time
 from types import SimpleNamespace
 
-# Programs this small lose more by handing work to other threads than they gain.
+# One thread for so small a network, as in learner.py.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 

@@ -13,7 +13,7 @@ import race
 HERE = pathlib.Path(__file__).parent
 CONTENDERS = pathlib.Path("contenders")
 OURS = "keras_dqn"
-# Programs this small lose more by handing work to other threads than they gain.
+# One thread for so small a network, as in learner.py.
 ONE_THREAD_TF = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 ONE_THREAD_TORCH = {"OMP_NUM_THREADS": "1"}
 ONE_THREAD_JAX = {

@@ -49,7 +49,7 @@ class Policy:
     def refresh(self) -> None:
         """Reads the network's weights again."""
         self._weights = [variable.numpy() for variable in self._network.variables]
-        for program in self._programs.values():
+        for program in set(self._programs.values()):  # one compiled program serves all shapes
             program.set_weights(self._weights)
 
     def _make_program(self, key: tuple, observation: Any) -> Any:
@@ -64,7 +64,7 @@ class Policy:
         if self.backend == "compiled":
             self._compiled = self._compiled or CompiledProgram(self._values_of)
             self._compiled.set_weights(self._weights)
-            self._programs = {**self._programs, key: self._compiled}
+            self._programs[key] = self._compiled
         return self._programs[key]
 
     def _build(self, observation: Any) -> None:

@@ -79,6 +79,7 @@ class ReplayDataset(tf.data.Dataset):
 
     def _draw(self) -> Any:
         count = self.batch_size * (self.num_batches or 1)
+        self.error = None
         try:
             batch = self.replay.sample(count, gamma=self.gamma, n_step=self.n_step)
         except Exception as error:

@@ -251,6 +251,25 @@ def test_output_that_does_not_fit_the_buffers_actions(make_agent, make_network, 
         make_agent(make_network(actions=3)).fit(replay.dataset(4), steps_per_epoch=2, verbose=0)
 
 
+def test_an_old_error_of_drawing_is_not_raised_for_a_new_one(make_agent):
+    import gymnasium as gym
+
+    class Fails(keras_dqn.DQN):
+        def train_step(self, data):
+            tf.debugging.assert_less(tf.reduce_sum(data[1]["reward"]), -1.0)
+            return super().train_step(data)
+
+    replay = keras_dqn.ReplayBuffer(9, gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
+    dataset = replay.dataset(4)
+    with pytest.raises(RuntimeError, match="The replay buffer is empty"):
+        make_agent().fit(dataset, steps_per_epoch=2, verbose=0)
+    replay.add(np.zeros(3), 0, 1.0, True, False, np.ones(3))
+    agent = Fails(make_agent().network)
+    agent.compile("sgd", run_eagerly=True)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        agent.fit(dataset, steps_per_epoch=2, verbose=0)
+
+
 def test_network_that_does_not_take_the_buffers_observations(make_agent, make_network, replay):
     with pytest.raises(ValueError, match="`network` must take the observations of the replay"):
         make_agent(make_network(inputs=7)).fit(replay.dataset(4), steps_per_epoch=2, verbose=0)
