@@ -1,13 +1,12 @@
 """A `keras.Model` whose `fit` and `evaluate` run K steps in one compiled program."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_dqn.models.execution import make_execution
+from keras_dqn.models.execution import Execution
 from keras_dqn.models.network import has_convolutions, layers_of
 from keras_dqn.replay.replay_dataset import ReplayDataset
 
@@ -19,6 +18,11 @@ class FusedModel(keras.Model):
     are drawn for all steps of an execution at once; those of any other source are stacked as they
     come, and a smaller last one is an execution of its own. `train_step` and `test_step` are
     overridden as in any Keras model.
+
+    Attributes:
+        alongside: None, or a function of no arguments that a callback sets: another thread calls it
+            once in each training execution, after its batches were drawn and while the compiled
+            program runs. `fit` ends by setting it to None.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -27,6 +31,7 @@ class FusedModel(keras.Model):
             name="update_count", dtype="int64", initializer="zeros", trainable=False
         )
         self._jit_compile_argument: bool | str = "auto"
+        self.alongside: Callable[[], Any] | None = None
         self.train_function: Any = None
         self.test_function: Any = None
 
@@ -87,7 +92,9 @@ class FusedModel(keras.Model):
             self._refuse_many_steps_on_many_replicas()
             if self._is_distributed():
                 return super().make_train_function(force)
-            self.train_function = make_execution(self, self._counted(self.train_step))
+            self.train_function = Execution(
+                self, self._counted(self.train_step), lambda: self.alongside
+            )
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
@@ -96,7 +103,7 @@ class FusedModel(keras.Model):
             self._refuse_many_steps_on_many_replicas()
             if self._is_distributed():
                 return super().make_test_function(force)
-            self.test_function = make_execution(self, self.test_step)
+            self.test_function = Execution(self, self.test_step)
         return self.test_function
 
     def _counted(self, train_step: Any) -> Any:
@@ -158,8 +165,10 @@ class FusedModel(keras.Model):
             self._check_steps("validation_steps", validation_data, steps)
             kwargs["validation_data"] = self._drawn_in_executions(validation_data, steps)
         x = self._drawn_in_executions(x, steps_per_epoch)
-        with _errors_of_drawing(x):
+        try:
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        finally:
+            self.alongside = None
 
     def evaluate(
         self,
@@ -187,8 +196,7 @@ class FusedModel(keras.Model):
         """
         self._check_steps("steps", x, steps)
         x = self._drawn_in_executions(x, steps)
-        with _errors_of_drawing(x):
-            return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, **kwargs)
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, **kwargs)
 
     def _check_steps(self, argument: str, dataset: Any, steps: int | None) -> None:
         endless = (
@@ -210,14 +218,3 @@ class FusedModel(keras.Model):
         if isinstance(dataset, ReplayDataset) and dataset.num_batches is None:
             return dataset.stacked(self.steps_per_execution)
         return dataset
-
-
-@contextmanager
-def _errors_of_drawing(dataset: Any) -> Iterator[None]:
-    """Raises what went wrong in the replay buffer as itself, not as TensorFlow's error about it."""
-    try:
-        yield
-    except tf.errors.OpError:
-        if isinstance(dataset, ReplayDataset) and dataset.error is not None:
-            raise dataset.error from None
-        raise

@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -48,9 +49,8 @@ class ReplayDataset(tf.data.Dataset):
         self.gamma = gamma
         self.n_step = n_step
         self.num_batches = num_batches
-        self.error: Exception | None = None  # the last one of drawing, which tf.data wraps
         self._element_spec = self._spec_of_sample()
-        self._drawn = _drawn_when_asked(self._draw, self._element_spec)
+        self._drawn = _drawn_when_asked(self.draw, self._element_spec)
         super().__init__(tf.data.experimental.to_variant(self._drawn))
 
     @property
@@ -77,18 +77,22 @@ class ReplayDataset(tf.data.Dataset):
     def _stacks(self) -> dict[int, "ReplayDataset"]:
         return {}
 
-    def _draw(self) -> Any:
+    def __iter__(self) -> Any:
+        """Returns an iterator of tf.data, and on it `draw`, for who would rather ask directly."""
+        iterator: Any = super().__iter__()
+        iterator.draw = self.draw
+        return iterator
+
+    def draw(self) -> tuple:
+        """Draws the next element, in NumPy."""
         count = self.batch_size * (self.num_batches or 1)
-        self.error = None
-        try:
-            batch = self.replay.sample(count, gamma=self.gamma, n_step=self.n_step)
-        except Exception as error:
-            self.error = error
-            raise
+        batch = self.replay.sample(count, gamma=self.gamma, n_step=self.n_step)
         if self.num_batches is None:
             return batch
         shape = (self.num_batches, self.batch_size)
-        return tf.nest.map_structure(lambda array: array.reshape(*shape, *array.shape[1:]), batch)
+        return keras.tree.map_structure(
+            lambda array: array.reshape(*shape, *array.shape[1:]), batch
+        )
 
     def _spec_of_sample(self) -> Any:
         lead: tuple[int, ...] = (self.batch_size,)
