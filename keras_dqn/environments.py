@@ -12,6 +12,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 Environment = gym.Env | VectorEnv
+_STEPPED = np.ones(1, bool)
+_STEPPED.flags.writeable = False
 
 
 def num_envs_of(env: Environment) -> int:
@@ -126,7 +128,7 @@ class EnvironmentLoop:
             np.array([terminated], bool),
             np.array([truncated], bool),
             after,
-            np.ones(1, bool),
+            _STEPPED,
         )
 
     def _own(self, observation: Any) -> Any:

@@ -63,8 +63,9 @@ class EpsilonGreedy(Greedy):
         """Returns `[E]` int64 actions for `[E, A]` action values."""
         actions = q_values.argmax(axis=-1)
         explores = rng.random(len(actions)) < self.logs["epsilon"]
-        if explores.any():
-            actions[explores] = rng.integers(q_values.shape[-1], size=np.count_nonzero(explores))
+        num_explores = np.count_nonzero(explores)
+        if num_explores:
+            actions[explores] = rng.integers(q_values.shape[-1], size=num_explores)
         return actions
 
 

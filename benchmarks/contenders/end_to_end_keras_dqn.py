@@ -12,12 +12,14 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--envs", type=int, default=1)
 parser.add_argument("--vectorized", action="store_true", help="CartPole written as one array")
 parser.add_argument("--without-litert", action="store_true", help="as without the extra `fast`")
+parser.add_argument("--in-turn", action="store_true", help="collect before each execution")
+parser.add_argument("--updates", type=int, default=64, help="updates an execution, K")
 parser.add_argument("--profile", help="write what cProfile saw of the requests to this file")
 args = parser.parse_args()
 if args.without_litert:
     keras_dqn.models.lite_program.Interpreter = None
 
-UPDATES_PER_EXECUTION = 64
+UPDATES_PER_EXECUTION = args.updates
 CAPACITY, WARMUP_STEPS = 100_000, 1_000
 
 if args.envs == 1:
@@ -47,6 +49,7 @@ collect = keras_dqn.CollectTransitions(
     replay,
     exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.05, 10_000)),
     warmup_steps=WARMUP_STEPS,
+    overlap=not args.in_turn,
     seed=0,
 )
 callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.005)]

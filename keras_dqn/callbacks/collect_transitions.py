@@ -33,11 +33,15 @@ class CollectTransitions(keras.callbacks.Callback):
             update make a vector step every 8 updates. Defaults to `1`.
         warmup_steps: Int, how many transitions the buffer holds before training. Defaults to
             `1_000`.
+        overlap: Bool, whether to step the environment in a second thread while the compiled program
+            runs, instead of before: two cores work at once. What is collected can then be drawn one
+            execution later; a seed determines the run as ever. Defaults to `False`.
         seed: Int or None, of the first reset and of all draws of actions. Defaults to `None`.
 
     Raises:
         ValueError: If `replay` was made for another number of environments or other spaces, or an
-            argument is outside its range.
+            argument is outside its range; when `fit` begins, if `overlap` is asked of a model that
+            is no `DQN` or runs on several replicas.
 
     Reference:
         Mnih et al., 2015, Algorithm 1 and Extended Data Table 1 ("replay start size").
@@ -51,6 +55,7 @@ class CollectTransitions(keras.callbacks.Callback):
         exploration: Greedy,
         env_steps_per_update: float = 1,
         warmup_steps: int = 1_000,
+        overlap: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -70,6 +75,7 @@ class CollectTransitions(keras.callbacks.Callback):
         self.exploration = exploration
         self.env_steps_per_update = env_steps_per_update
         self.warmup_steps = warmup_steps
+        self.overlap = overlap
         self.seed = seed
         self.env_steps = 0
         self.episodes = 0
@@ -97,6 +103,10 @@ class CollectTransitions(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Warms the buffer up, unless it is."""
+        if self.overlap:
+            if not hasattr(self.model, "run_alongside"):
+                raise ValueError(f"`overlap` needs a DQN. Received: model={self.model}")
+            self.model.run_alongside(self._collect)
         self.warm_up()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -104,16 +114,14 @@ class CollectTransitions(keras.callbacks.Callback):
         self._statistics.start_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Collects what the updates of this execution are entitled to."""
+        """Collects what the updates of this execution are entitled to, or is about to."""
         self._credit += self.model.steps_per_execution * self.env_steps_per_update
         if self._credit < self._loop.num_envs:
             return
         self.exploration.update(self.env_steps, self.episodes)
-        policy = self._refreshed_policy()
-        while self._credit >= self._loop.num_envs:
-            values = policy.action_values(self._loop.observation)
-            self._loop.check_action_values(values)
-            self._credit -= self._step(self.exploration(values, self._rng))
+        self._refresh_policy()
+        if not self.overlap:
+            self._collect()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Puts the counts and the episodes' means into the logs."""
@@ -129,12 +137,17 @@ class CollectTransitions(keras.callbacks.Callback):
             logs.update(self.exploration.logs)
             logs["env_steps"] = self.env_steps
 
-    def _refreshed_policy(self) -> Any:
+    def _refresh_policy(self) -> None:
         if self._policy is None:
             self._policy = policy_of(self.model)
         else:
             self._policy.refresh()
-        return self._policy
+
+    def _collect(self) -> None:
+        while self._credit >= self._loop.num_envs:
+            values = self._policy.action_values(self._loop.observation)
+            self._loop.check_action_values(values)
+            self._credit -= self._step(self.exploration(values, self._rng))
 
     def _step(self, actions: np.ndarray) -> int:
         step = self._loop.step(actions)

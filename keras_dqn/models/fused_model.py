@@ -18,11 +18,6 @@ class FusedModel(keras.Model):
     are drawn for all steps of an execution at once; those of any other source are stacked as they
     come, and a smaller last one is an execution of its own. `train_step` and `test_step` are
     overridden as in any Keras model.
-
-    Attributes:
-        alongside: None, or a function of no arguments that a callback sets: another thread calls it
-            once in each training execution, after its batches were drawn and while the compiled
-            program runs. `fit` ends by setting it to None.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -31,7 +26,7 @@ class FusedModel(keras.Model):
             name="update_count", dtype="int64", initializer="zeros", trainable=False
         )
         self._jit_compile_argument: bool | str = "auto"
-        self.alongside: Callable[[], Any] | None = None
+        self._alongside: Callable[[], Any] | None = None
         self.train_function: Any = None
         self.test_function: Any = None
 
@@ -93,7 +88,7 @@ class FusedModel(keras.Model):
             if self._is_distributed():
                 return super().make_train_function(force)
             self.train_function = Execution(
-                self, self._counted(self.train_step), lambda: self.alongside
+                self, self._counted(self.train_step), lambda: self._alongside
             )
         return self.train_function
 
@@ -105,6 +100,26 @@ class FusedModel(keras.Model):
                 return super().make_test_function(force)
             self.test_function = Execution(self, self.test_step)
         return self.test_function
+
+    def run_alongside(self, function: Callable[[], Any]) -> None:
+        """Has a function run beside the compiled program of each execution, until `fit` ends.
+
+        Another thread calls it once an execution, after the batches of the execution were drawn;
+        the execution ends when both have. A callback asks for it in `on_train_begin`.
+
+        Args:
+            function: Function of no arguments; what it returns is dropped, what it raises ends
+                `fit`.
+
+        Raises:
+            ValueError: If the model runs on several replicas, in Keras' own loop.
+        """
+        if self._is_distributed():
+            raise ValueError(
+                "Nothing can run alongside an execution under a distribution strategy of several "
+                f"replicas. Received: strategy={self.distribute_strategy}"
+            )
+        self._alongside = function
 
     def _counted(self, train_step: Any) -> Any:
         def counted(data: Any) -> dict:
@@ -168,7 +183,7 @@ class FusedModel(keras.Model):
         try:
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
         finally:
-            self.alongside = None
+            self._alongside = None
 
     def evaluate(
         self,

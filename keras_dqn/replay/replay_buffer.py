@@ -72,6 +72,7 @@ class ReplayBuffer:
                 f"{capacity=}, {num_envs=}"
             )
         check_discrete(action_space)
+        self._first_action, self.num_actions = int(action_space.start), int(action_space.n)
         self.capacity = capacity
         self.observation_space = observation_space
         self.action_space = action_space
@@ -144,18 +145,18 @@ class ReplayBuffer:
         truncated = self._check_numbers("truncated", truncated, _BOOLEAN)
         next_observations = self._layout.check("next_observation", next_observation, self.num_envs)
         stepped = None if where is None else self._check_numbers("where", where, _BOOLEAN)
+        append = self._rings.append
         for e in range(self.num_envs):
             if stepped is None or stepped[e]:
                 end = terminated[e] * TERMINATED | truncated[e] * TRUNCATED
-                self._rings.append(e, observations, actions[e], rewards[e], end, next_observations)
+                append(e, observations, actions[e], rewards[e], end, next_observations)
 
     def _check_actions(self, action: Any) -> list[int]:
         """Returns the 0-based actions."""
-        space: Any = self.action_space
-        first, num_actions = int(space.start), int(space.n)
+        first = self._first_action
         actions = [a - first for a in self._check_numbers("action", action, _INTEGER)]
-        if not all(0 <= a < num_actions for a in actions):
-            raise ValueError(f"`action` must be in {space}. Received: action={action}")
+        if min(actions) < 0 or max(actions) >= self.num_actions:
+            raise ValueError(f"`action` must be in {self.action_space}. Received: action={action}")
         return actions
 
     def _check_rewards(self, reward: Any) -> list[float]:

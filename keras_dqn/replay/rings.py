@@ -58,8 +58,9 @@ class Rings:
             next_observations: As `observations`.
         """
         slot = self._slot(env)
-        if not (self._runs[env] and self._holds(slot, env, observations)):
-            if self._runs[env]:
+        runs = self._runs[env]
+        if not (runs and self._holds(slot, env, observations)):
+            if runs:
                 self.flags[self._slot(env, -1)] |= TRUNCATED
                 slot = self._advance(env, slot, BOUNDARY)
             self._write_observation(slot, env, observations)
@@ -76,21 +77,21 @@ class Rings:
         return env * self.ring_size + (self._heads[env] + rows_from_head) % self.ring_size
 
     def _holds(self, slot: int, env: int, observations: list[NDArray]) -> bool:
-        for stored, leaf in zip(self.observations, observations, strict=True):
-            if stored[slot].tobytes() != leaf[env].tobytes():
+        for i, leaf in enumerate(observations):
+            if self.observations[i][slot].tobytes() != leaf[env].tobytes():
                 return False
         return True
 
     def _write_observation(self, slot: int, env: int, observations: list[NDArray]) -> None:
-        for stored, leaf in zip(self.observations, observations, strict=True):
-            stored[slot] = leaf[env]
+        for i, leaf in enumerate(observations):
+            self.observations[i][slot] = leaf[env]
 
     def _advance(self, env: int, slot: int, flags: int) -> int:
         """Takes the row at the head into the ring; the oldest row's slot becomes the new head's."""
         self.flags[slot] = flags
-        self._heads[env] += 1
-        slot = self._slot(env)
-        if self._heads[env] > self.num_rows and self.flags[slot] < BOUNDARY:
+        head = self._heads[env] = self._heads[env] + 1
+        slot = env * self.ring_size + head % self.ring_size
+        if head > self.num_rows and self.flags[slot] < BOUNDARY:
             self.num_transitions -= 1
         return slot
 

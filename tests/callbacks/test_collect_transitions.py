@@ -105,13 +105,14 @@ class BatchLogs(keras.callbacks.Callback):
 # What is stored
 
 
+@pytest.mark.parametrize("overlap", [False, True], ids=["in turn", "overlap"])
 @pytest.mark.parametrize("steps_per_execution", [1, 4], ids=["K=1", "K=4"])
 @pytest.mark.parametrize("start", [0, 4], ids=["start 0", "start 4"])
 @pytest.mark.parametrize("mode", ["single", *MODES])
-def test_buffer_holds_exactly_what_happened(mode, start, steps_per_execution):
+def test_buffer_holds_exactly_what_happened(mode, start, steps_per_execution, overlap):
     make_env = counting_fns(1, start=start)[0]
     env = make_env() if mode == "single" else counting_vector(mode, start=start)
-    collect = collector(env, env_steps_per_update=3)
+    collect = collector(env, env_steps_per_update=3, overlap=overlap)
     fit(collect, agent_of(always(1), steps_per_execution), updates=16)
     assert stored(collect.replay) == happened(env)
     assert len(happened(env)) == len(collect.replay) == collect.env_steps >= 10 + 45
@@ -444,10 +445,58 @@ def test_order_of_events():
     ]
 
 
-def cart_pole_run(seed, vectorized):
+def test_order_of_events_with_overlap():
+    env = CountingEnv()
+    agent = agent_of(always(2), steps_per_execution=2)
+    replay = EventReplay.from_env(env, 100)
+    replay.begin(agent)
+    collect = CollectTransitions(env, replay, exploration=Greedy(), warmup_steps=3, overlap=True)
+    held = []
+    evaluate = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: held.append((len(replay), logs["env_steps"]))
+    )
+    fit(collect, agent, updates=4, epochs=2, callbacks=[evaluate])
+    # What is drawn is what was there before; all is there when the batch ends.
+    names = [name for name, _ in replay.events[3:]]
+    assert names == ["sample 8", "collect", "collect"] * 4
+    samples = [count for name, count in replay.events if name == "sample 8"]
+    assert samples == [0, 2, 4, 6]
+    assert held == [(5, 5), (7, 7), (9, 9), (11, 11)]
+
+
+def test_overlap_acts_with_the_weights_from_before_the_execution():
+    collected = []
+    for overlap in (False, True):
+        network = always(0)
+        agent = agent_of(network, steps_per_execution=2)
+        collect = collector(CountingEnv(), exploration=Greedy(), overlap=overlap)
+        prefer = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs, network=network: network.set_weights(
+                always((batch // 2 + 1) % 3).get_weights()
+            )
+        )
+        fit(collect, agent, updates=6, callbacks=[prefer])
+        collected.append(sorted(stored(collect.replay)))
+    assert collected[0] == collected[1]
+    actions = [row[1] for row in collected[0][10:]]
+    assert actions == [0, 0, 1, 1, 2, 2]
+
+
+def test_overlap_needs_a_model_that_can():
+    env = CountingEnv()
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"`overlap` needs a DQN\. Received: model=<Sequential"):
+        model.fit(
+            np.zeros((4, 1)), np.zeros((4, 3)), callbacks=[collector(env, overlap=True)], verbose=0
+        )
+    assert not env.rows
+
+
+def cart_pole_run(seed, vectorized, overlap):
     keras.utils.set_random_seed(1)
     env = gym.make_vec("CartPole-v1", 2, "sync") if vectorized else gym.make("CartPole-v1")
-    collect = collector(env, seed=seed, warmup_steps=20)
+    collect = collector(env, seed=seed, warmup_steps=20, overlap=overlap)
     network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     agent = agent_of(network, steps_per_execution=4, learning_rate=0.1)
     fit(collect, agent, updates=24)
@@ -455,12 +504,13 @@ def cart_pole_run(seed, vectorized):
     return observation, transition["action"], *agent.get_weights()
 
 
+@pytest.mark.parametrize("overlap", [False, True], ids=["in turn", "overlap"])
 @pytest.mark.parametrize("vectorized", [False, True], ids=["single", "vector"])
-def test_the_seed_determines_the_run(vectorized):
-    first, again = cart_pole_run(0, vectorized), cart_pole_run(0, vectorized)
+def test_the_seed_determines_the_run(vectorized, overlap):
+    first, again = (cart_pole_run(0, vectorized, overlap) for _ in range(2))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
-    other = cart_pole_run(1, vectorized)
+    other = cart_pole_run(1, vectorized, overlap)
     assert not np.array_equal(first[0], other[0])
     assert not np.array_equal(first[1], other[1])
 

@@ -1,4 +1,6 @@
 import copy
+import threading
+import time
 
 import keras
 import numpy as np
@@ -251,23 +253,64 @@ def test_output_that_does_not_fit_the_buffers_actions(make_agent, make_network, 
         make_agent(make_network(actions=3)).fit(replay.dataset(4), steps_per_epoch=2, verbose=0)
 
 
-def test_an_old_error_of_drawing_is_not_raised_for_a_new_one(make_agent):
-    import gymnasium as gym
+class Alongside(keras.callbacks.Callback):
+    """Has something run beside each execution, and writes down what happened when."""
 
-    class Fails(keras_dqn.DQN):
-        def train_step(self, data):
-            tf.debugging.assert_less(tf.reduce_sum(data[1]["reward"]), -1.0)
-            return super().train_step(data)
+    def __init__(self, function=lambda: None):
+        super().__init__()
+        self.function = function
+        self.events = []
+        self.threads = set()
 
-    replay = keras_dqn.ReplayBuffer(9, gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2))
-    dataset = replay.dataset(4)
-    with pytest.raises(RuntimeError, match="The replay buffer is empty"):
-        make_agent().fit(dataset, steps_per_epoch=2, verbose=0)
-    replay.add(np.zeros(3), 0, 1.0, True, False, np.ones(3))
-    agent = Fails(make_agent().network)
-    agent.compile("sgd", run_eagerly=True)
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        agent.fit(dataset, steps_per_epoch=2, verbose=0)
+    def on_train_begin(self, logs=None):
+        self.model.run_alongside(self.run)
+
+    def run(self):
+        self.threads.add(threading.get_ident())
+        time.sleep(0.01)  # longer than the program: the batch must not end before
+        self.events.append("alongside")
+        self.function()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.events.append("batch end")
+
+
+def test_another_thread_runs_it_once_an_execution(make_agent, make_batches, as_dataset):
+    agent = make_agent(steps_per_execution=2)
+    alongside = Alongside()
+    agent.fit(as_dataset(make_batches(5)), callbacks=[alongside, SoftTargetUpdate()], verbose=0)
+    assert alongside.events == ["alongside", "batch end"] * 3  # the last execution is smaller
+    assert len(alongside.threads - {threading.get_ident()}) == 1
+    assert threading.get_ident() not in alongside.threads
+
+
+def test_nothing_runs_alongside_evaluate_or_the_next_fit(make_agent, replay):
+    agent = make_agent()
+    alongside = Alongside()
+    agent.fit(
+        replay.dataset(4), steps_per_epoch=2, callbacks=[alongside, SoftTargetUpdate()], verbose=0
+    )
+    agent.evaluate(replay.dataset(4), steps=2, verbose=0)
+    agent.fit(replay.dataset(4), steps_per_epoch=2, callbacks=[SoftTargetUpdate()], verbose=0)
+    assert alongside.events.count("alongside") == 2
+
+
+def test_error_alongside_ends_fit_and_leaves_nothing(make_agent, replay):
+    def fail():
+        raise OSError("the environment has crashed")
+
+    agent = make_agent()
+    alongside = Alongside(fail)
+    with pytest.raises(OSError, match="the environment has crashed"):
+        agent.fit(
+            replay.dataset(4),
+            steps_per_epoch=2,
+            callbacks=[alongside, SoftTargetUpdate()],
+            verbose=0,
+        )
+    agent.fit(replay.dataset(4), steps_per_epoch=2, callbacks=[SoftTargetUpdate()], verbose=0)
+    assert alongside.events == ["alongside"]
+    assert int(agent.update_count) == 3
 
 
 def test_network_that_does_not_take_the_buffers_observations(make_agent, make_network, replay):
