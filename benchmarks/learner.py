@@ -12,8 +12,14 @@ The peers live in an environment of their own, made by one command:
 
     python benchmarks/learner.py --task mlp64 --peers-python .peers/bin/python
 
-Without `--peers-python` only what runs on TensorFlow takes part. TF-Agents does not take part: its
-pins want an environment apart from these peers.
+TF-Agents runs on Keras 2 and wants another one:
+
+    python -m venv .tf-agents && .tf-agents/bin/pip install tf-agents tf-keras tensorboard gymnasium
+
+    python benchmarks/learner.py --task mlp64 --peers-python .peers/bin/python \
+        --tf-agents-python .tf-agents/bin/python
+
+A peer whose interpreter is not given does not take part, and the table says so.
 """
 
 import argparse
@@ -31,6 +37,7 @@ BASELINE = "ours, K=64"
 ONE_THREAD = {
     "tensorflow": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
     "torch": {"OMP_NUM_THREADS": "1"},
+    "tf-agents": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
     "jax": {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "OMP_NUM_THREADS": "1"},
 }
 TASKS = {"mlp64": "4-64-64-2, batch 64", "mlp256": "4-256-256-2, batch 256", "cnn": "Nature CNN"}
@@ -58,21 +65,33 @@ ENTRIES = [
     Entry("PyTorch, one file", "torch", "learner_torch.py", ()),
     Entry("SBX, K=1", "jax", "learner_sb3.py", ("sbx", 1), "plain Q"),
     Entry(
-        "SBX, K=64", "jax", "learner_sb3.py", ("sbx", 64), "plain Q, blends every 64 updates", MLP
+        "SBX, K=100",
+        "jax",
+        "learner_sb3.py",
+        ("sbx", 100),
+        "plain Q, blends every 100 updates",
+        MLP,
     ),
-    Entry("JAX, rows by NumPy", "jax", "learner_jax.py", ("host",)),
+    Entry("TF-Agents", "tf-agents", "learner_tf_agents.py", ()),
+    Entry(
+        "CleanRL-style JAX",
+        "jax",
+        "learner_jax.py",
+        ("cleanrl",),
+        "as there: SB3's buffer, the blend outside the jitted update",
+    ),
+    Entry("JAX, rows by NumPy", "jax", "learner_jax.py", ("host",), "blends in the jitted update"),
     Entry("JAX, all on device, K=8", "jax", "learner_jax.py", ("device", 8), tasks=("cnn",)),
     Entry("JAX, all on device, K=64", "jax", "learner_jax.py", ("device", 64), tasks=MLP),
     Entry("JAX, all on device, K=256", "jax", "learner_jax.py", ("device", 256), tasks=MLP),
 ]
 
 
-def start(entry, task, peers_python):
+def start(entry, task, pythons):
     """Starts a contender; its first updates, outside the race, tell how many fill a round."""
-    needs_peers = entry.library != "tensorflow"
     contender = Contender(
         entry.name,
-        peers_python if needs_peers else sys.executable,
+        pythons[entry.library],
         HERE / "contenders" / entry.script,
         (task, *entry.args),
         env=ONE_THREAD[entry.library] if task in FEW_THREADS else {},
@@ -86,11 +105,12 @@ def start(entry, task, peers_python):
     return contender
 
 
-def why_absent(entry, task, peers_python):
+def why_absent(entry, task, pythons):
     if task not in entry.tasks:
         return "left out of this task: see MLP in learner.py"
-    if entry.library != "tensorflow" and not peers_python:
-        return "wants --peers-python"
+    if not pythons[entry.library]:
+        option = "--tf-agents-python" if entry.library == "tf-agents" else "--peers-python"
+        return f"wants {option}"
     return ""
 
 
@@ -104,6 +124,7 @@ def main():
     )
     parser.add_argument("--task", choices=TASKS, default="mlp64")
     parser.add_argument("--peers-python", help="the interpreter of the peers' environment")
+    parser.add_argument("--tf-agents-python", help="the interpreter of TF-Agents' environment")
     parser.add_argument("--rounds", type=int, default=10, help="default 10")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each in a round (default 2)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="parts of names, to run fewer")
@@ -116,13 +137,17 @@ def main():
     ]
     if not entries:
         parser.error(f"`--only` must name some of {[entry.name for entry in ENTRIES]}")
+    pythons = {
+        "tensorflow": sys.executable,
+        "tf-agents": args.tf_agents_python,
+        "torch": args.peers_python,
+        "jax": args.peers_python,
+    }
     absent = {
-        entry.name: reason
-        for entry in entries
-        if (reason := why_absent(entry, args.task, args.peers_python))
+        entry.name: reason for entry in entries if (reason := why_absent(entry, args.task, pythons))
     }
     running = [entry for entry in entries if entry.name not in absent]
-    contenders = [start(entry, args.task, args.peers_python) for entry in running]
+    contenders = [start(entry, args.task, pythons) for entry in running]
     try:
         rates = race(
             contenders,
