@@ -4,7 +4,7 @@ Acting is one greedy call of the 64-64 MLP for 1, 8 and 64 environments. `agent.
 network as it is now, and what bounds it is one bare compiled call of the network; a policy acts
 with the weights of its last `refresh`, and its bound is that call and the reading of the weights.
 The collector's own work is that of `CollectTransitions` where network and environment cost next to
-nothing: they return the same arrays again and again.
+nothing: they return the same two arrays in turns.
 """
 
 import argparse
@@ -85,15 +85,16 @@ class FreeEnv(gym.Env):
     observation_space, action_space = OBSERVATIONS, ACTIONS
 
     def __init__(self):
-        self.observation = np.zeros(4, np.float32)
+        self.observations = np.zeros(4, np.float32), np.full(4, 0.5, np.float32)
         self.age = 0
 
     def reset(self, *, seed=None, options=None):
-        return self.observation, {}
+        return self.observations[0], {}
 
     def step(self, action):
         self.age += 1
-        return self.observation, 1.0, False, self.age % EPISODE_STEPS == 0, {}
+        observation = self.observations[self.age % 2]
+        return observation, 1.0, False, self.age % EPISODE_STEPS == 0, {}
 
 
 class FreeVectorEnv(VectorEnv):
@@ -104,18 +105,20 @@ class FreeVectorEnv(VectorEnv):
     def __init__(self, num_envs):
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.observation = np.zeros((num_envs, 4), np.float32)
+        zeros = np.zeros((num_envs, 4), np.float32)
+        self.observations = zeros, zeros + 0.5
         self.reward = np.ones(num_envs)
         self.no, self.ages = np.zeros(num_envs, bool), np.arange(num_envs)
         self.ends = [self.ages % EPISODE_STEPS == age for age in range(EPISODE_STEPS)]
         self.age = 0
 
     def reset(self, *, seed=None, options=None):
-        return self.observation, {}
+        return self.observations[0], {}
 
     def step(self, action):
         self.age += 1
-        return self.observation, self.reward, self.no, self.ends[self.age % EPISODE_STEPS], {}
+        ends = self.ends[self.age % EPISODE_STEPS]
+        return self.observations[self.age % 2], self.reward, self.no, ends, {}
 
 
 def collecting(envs):

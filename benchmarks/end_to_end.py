@@ -28,6 +28,8 @@ def contenders(envs, peers_python):
     sb3 = CONTENDERS / "end_to_end_sb3.py"
     cases = [
         (OURS, sys.executable, ours, [], ONE_THREAD_TF),
+        (f"{OURS}, K=256", sys.executable, ours, ["--updates", "256"], ONE_THREAD_TF),
+        (f"{OURS} in turn", sys.executable, ours, ["--in-turn"], ONE_THREAD_TF),
         (f"{OURS} without LiteRT", sys.executable, ours, ["--without-litert"], ONE_THREAD_TF),
         ("SB3", peers_python, sb3, [], ONE_THREAD_TORCH),
         ("SBX", peers_python, sb3, ["--library", "sbx"], ONE_THREAD_JAX),
@@ -46,7 +48,9 @@ def contenders(envs, peers_python):
 
 
 NOTES = {
-    OURS: "gym.make, or gym.make_vec with sync",
+    OURS: "K=64, overlap=True; gym.make, or gym.make_vec with sync",
+    f"{OURS}, K=256": "overlap=True",
+    f"{OURS} in turn": "K=64, overlap=False, the default",
     f"{OURS} without LiteRT": "as without the extra `fast`",
     f"{OURS}, CartPole as arrays": "gym.make_vec with vector_entry_point, next-step autoreset",
     "SB3": "not double; one blend a vector step",

@@ -32,8 +32,8 @@ from race import Contender, race, table, write_csv
 HERE = pathlib.Path(__file__).parent
 BASELINE = "ours, K=64"
 
-# One thread for the small networks, as quick tries went: an update is too short to be shared out,
-# and handing it over costs more than it saves. The larger ones take what the library chooses.
+# One thread where measured better: an update of a small network is too short to be shared out, and
+# handing it over costs more than it saves. The rest take what the library chooses.
 ONE_THREAD = {
     "tensorflow": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
     "torch": {"OMP_NUM_THREADS": "1"},
@@ -41,7 +41,6 @@ ONE_THREAD = {
     "jax": {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "OMP_NUM_THREADS": "1"},
 }
 TASKS = {"mlp64": "4-64-64-2, batch 64", "mlp256": "4-256-256-2, batch 256", "cnn": "Nature CNN"}
-FEW_THREADS = {"mlp64", "mlp256"}
 # XLA's convolutions inside a loop take seconds per call on a CPU: long scans sit that task out.
 MLP = ("mlp64", "mlp256")
 
@@ -55,10 +54,15 @@ class Entry(NamedTuple):
     args: tuple
     note: str = ""
     tasks: tuple = ("mlp64", "mlp256", "cnn")
+    one_thread: tuple = ("mlp64",)
 
 
 ENTRIES = [
     *(Entry(f"ours, K={k}", "tensorflow", "learner_ours.py", (k,)) for k in (1, 8, 64, 256)),
+    Entry("ours, K=64, plain Q", "tensorflow", "learner_ours.py", (64, "plain"), "as SB3 and SBX"),
+    Entry(
+        "ours, K=8, XLA", "tensorflow", "learner_ours.py", (8, "xla"), "jit_compile=True", ("cnn",)
+    ),
     Entry("bare compiled loop, K=64", "tensorflow", "learner_bare.py", (64,), "nothing is drawn"),
     Entry("Keras tutorial", "tensorflow", "learner_naive.py", (), "plain Q-learning"),
     Entry("Stable-Baselines3", "torch", "learner_sb3.py", ("sb3", 1), "plain Q, clips gradients"),
@@ -94,7 +98,7 @@ def start(entry, task, pythons):
         pythons[entry.library],
         HERE / "contenders" / entry.script,
         (task, *entry.args),
-        env=ONE_THREAD[entry.library] if task in FEW_THREADS else {},
+        env=ONE_THREAD[entry.library] if task in entry.one_thread else {},
     )
     contender.rate = contender.measure({"count": 1})
     for seconds in (0.2, 0.5):

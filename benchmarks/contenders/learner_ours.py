@@ -1,4 +1,8 @@
-"""keras_dqn as a user runs it: `model.fit` on a replay dataset. Arguments: TASK, K."""
+"""keras_dqn as a user runs it: `model.fit` on a replay dataset. Arguments: TASK, K, [plain|xla].
+
+With `plain` it learns plain Q, not double, as Stable-Baselines3 and SBX do; with `xla` it compiles
+convolutions by XLA too.
+"""
 
 import sys
 
@@ -17,7 +21,7 @@ from learner_task import (
 
 import keras_dqn
 
-task, updates = TASKS[sys.argv[1]], int(sys.argv[2])
+task, updates, double = TASKS[sys.argv[1]], int(sys.argv[2]), "plain" not in sys.argv
 
 layers = [keras.Input(task.observation_shape, dtype="uint8" if task.is_image else "float32")]
 if task.is_image:
@@ -41,8 +45,12 @@ for i in range(task.num_transitions):
         steps["next_observation"][i],
     )
 
-agent = keras_dqn.DQN(network, double=True)
-agent.compile(keras.optimizers.Adam(LEARNING_RATE), steps_per_execution=updates)
+agent = keras_dqn.DQN(network, double=double)
+agent.compile(
+    keras.optimizers.Adam(LEARNING_RATE),
+    steps_per_execution=updates,
+    jit_compile=True if "xla" in sys.argv else "auto",
+)
 dataset = replay.dataset(task.batch_size, gamma=GAMMA)
 callbacks = [keras_dqn.SoftTargetUpdate(TAU)]
 
