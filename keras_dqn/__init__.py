@@ -2,10 +2,12 @@
 
 from keras_dqn.callbacks.collect_transitions import CollectTransitions
 from keras_dqn.callbacks.evaluate_policy import EvaluatePolicy
+from keras_dqn.callbacks.priority_feedback import PriorityFeedback
 from keras_dqn.callbacks.soft_target_update import SoftTargetUpdate
 from keras_dqn.exploration import Boltzmann, EpsilonGreedy, Greedy
 from keras_dqn.models.dqn import DQN
 from keras_dqn.models.policy import Policy
+from keras_dqn.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.replay.replay_dataset import ReplayDataset
 from keras_dqn.schedules import ExponentialSchedule, LinearSchedule
@@ -23,6 +25,8 @@ __all__ = [
     "Greedy",
     "LinearSchedule",
     "Policy",
+    "PrioritizedReplayBuffer",
+    "PriorityFeedback",
     "ReplayBuffer",
     "ReplayDataset",
     "SoftTargetUpdate",

@@ -151,8 +151,9 @@ class DQN(TargetNetworkModel):
     ) -> dict:
         observation, transition, weight = batch
         taken = ops.take_action(self.q_values(outputs), transition["action"])
+        self._td_error_of_step = self.td_error(target, prediction)
         self._q_value_metric.update_state(taken)
-        self._td_error_metric.update_state(keras.ops.abs(self.td_error(target, prediction)))
+        self._td_error_metric.update_state(keras.ops.abs(self._td_error_of_step))
         for metric in self.metrics:
             if metric.name == "loss":
                 # Under a strategy Keras has divided the loss by the number of replicas.

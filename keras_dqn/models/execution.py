@@ -22,22 +22,27 @@ class Execution:
 
     Args:
         model: A compiled Keras model; its `jit_compile` and `run_eagerly` are respected.
-        step: Function of a batch that returns a dict of scalars, `train_step` or `test_step`.
+        step: Function of a batch that returns a dict of scalars and either None or the TD errors
+            `[B]` of the batch.
         alongside: Function that returns None or a function of no arguments, which another thread
             then runs while the execution's first program does. Both have ended when the call
             returns. Defaults to one that returns None.
+        feed_back: Function of a stack's keys `[K, B]` and TD errors `[K, B]`, in NumPy; None for
+            an execution that does not train. Defaults to `None`.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        step: Callable[[Any], dict],
+        step: Callable[[Any], tuple[dict, Any]],
         alongside: Callable[[], Callable[[], Any] | None] = lambda: None,
+        feed_back: Callable[[Any, Any], None] | None = None,
     ) -> None:
         self._model = model
         self._step = step
         self._alongside = alongside
-        self._programs: dict[Hashable, Callable[[Any], dict]] = {}
+        self._feed_back = feed_back
+        self._programs: dict[Hashable, Callable[[Any], tuple[dict, Any]]] = {}
 
     def __call__(self, iterator: Iterator) -> dict:
         """Runs one execution and returns the last step's dict.
@@ -46,20 +51,24 @@ class Execution:
             StopIteration: If there is no batch left.
         """
         alongside = self._alongside()
+        trains = self._feed_back is not None
         logs = None
-        for stack in _stacks(iterator, self._model.steps_per_execution):
+        for stack in _stacks(iterator, self._model.steps_per_execution, trains):
             _build(self._model, stack)
             program = self._program(stack)
             if alongside is None:
-                logs = program(stack)
+                logs, td_error = program(stack)
             else:
-                logs = self._run_both(partial(program, stack), alongside)
+                logs, td_error = self._run_both(partial(program, stack), alongside)
                 alongside = None
+            if self._feed_back is not None and td_error is not None:
+                keys = unpack_batch(stack).transition["key"]
+                self._feed_back(keys.numpy(), td_error.numpy())
         if logs is None:
             raise StopIteration
         return logs
 
-    def _program(self, stack: Any) -> Callable[[Any], dict]:
+    def _program(self, stack: Any) -> Callable[[Any], tuple[dict, Any]]:
         """Returns the compiled program for stacks of this signature."""
         if self._model.run_eagerly:
             return partial(_run_eagerly, self._step)
@@ -74,7 +83,7 @@ class Execution:
         run = partial(_run_in_a_loop, self._step)
         return tf.function(run, jit_compile=self._model.jit_compile, autograph=False)
 
-    def _run_both(self, program: Callable[[], dict], alongside: Callable[[], Any]) -> dict:
+    def _run_both(self, program: Callable[[], Any], alongside: Callable[[], Any]) -> Any:
         other = self._thread.submit(alongside)
         try:
             return program()
@@ -86,34 +95,42 @@ class Execution:
         return ThreadPoolExecutor(max_workers=1)
 
 
-def _run_in_a_loop(step: Callable, stack: Any) -> dict:
+def _run_in_a_loop(step: Callable, stack: Any) -> tuple[dict, Any]:
     num_batches = tf.nest.flatten(stack)[0].shape[0]
     batch_spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), stack)
     one_step = tf.function(step, autograph=False).get_concrete_function(batch_spec)
-    no_logs = tf.nest.map_structure(
-        lambda log: tf.zeros(log.shape, log.dtype), one_step.structured_outputs
+    logs, td_error = one_step.structured_outputs
+    no_logs = tf.nest.map_structure(lambda log: tf.zeros(log.shape, log.dtype), logs)
+    td_errors: list[tf.TensorArray] = []  # at most one
+    if td_error is not None:
+        td_errors = [tf.TensorArray(tf.float32, num_batches, element_shape=td_error.shape)]
+
+    def body(k: tf.Tensor, _: dict, td_errors: list) -> tuple[tf.Tensor, dict, list]:
+        logs, td_error = one_step(tf.nest.map_structure(itemgetter(k), stack))
+        return k + 1, logs, [array.write(k, td_error) for array in td_errors]
+
+    _, logs, td_errors = tf.while_loop(
+        lambda k, *_: k < num_batches,
+        body,
+        (0, no_logs, td_errors),
+        maximum_iterations=num_batches,
     )
-
-    def body(k: tf.Tensor, _: dict) -> tuple[tf.Tensor, dict]:
-        return k + 1, one_step(tf.nest.map_structure(itemgetter(k), stack))
-
-    _, logs = tf.while_loop(
-        lambda k, _: k < num_batches, body, (0, no_logs), maximum_iterations=num_batches
-    )
-    return logs
+    return logs, td_errors[0].stack() if td_errors else None
 
 
-def _run_eagerly(step: Callable, stack: Any) -> dict:
+def _run_eagerly(step: Callable, stack: Any) -> tuple[dict, Any]:
+    td_errors = []
     for k in range(tf.nest.flatten(stack)[0].shape[0]):
-        logs = step(tf.nest.map_structure(itemgetter(k), stack))
-    return logs
+        logs, td_error = step(tf.nest.map_structure(itemgetter(k), stack))
+        td_errors.append(td_error)
+    return logs, None if td_error is None else tf.stack(td_errors)
 
 
-def _stacks(iterator: Iterator, num_batches: int) -> Iterator[Any]:
+def _stacks(iterator: Iterator, num_batches: int, trains: bool) -> Iterator[Any]:
     """Yields the next `num_batches` batches, neighbours of equal shapes as one stack."""
     equal: list[Any] = []
     for _ in range(num_batches):
-        batch = _next(iterator)
+        batch = _next(iterator, trains)
         if batch is None:
             break
         if is_stack(batch):
@@ -128,13 +145,13 @@ def _stacks(iterator: Iterator, num_batches: int) -> Iterator[Any]:
         yield _stack(equal)
 
 
-def _next(iterator: Iterator) -> Any:
+def _next(iterator: Iterator, trains: bool) -> Any:
     """Returns the next element, or None; a `ReplayDataset` is asked itself.
 
     What tf.data does to hand over what a Python function drew costs 0.4 ms.
     """
     if hasattr(iterator, "draw"):
-        return keras.tree.map_structure(tf.constant, iterator.draw())
+        return keras.tree.map_structure(tf.constant, iterator.draw(trains))
     return next(iterator, None)
 
 

@@ -6,9 +6,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_dqn.models.execution import Execution
+from keras_dqn.models.execution import Execution, unpack_batch
 from keras_dqn.models.network import has_convolutions, layers_of
 from keras_dqn.replay.replay_dataset import ReplayDataset
+
+_NOBODY_FED_BACK = (
+    "Batches with a `key` are of a prioritized replay buffer, which `fit` does not know when its "
+    "dataset was transformed: add `keras_dqn.PriorityFeedback(replay)` to the callbacks, or the "
+    "priorities would never change."
+)
 
 
 class FusedModel(keras.Model):
@@ -27,6 +33,9 @@ class FusedModel(keras.Model):
         )
         self._jit_compile_argument: bool | str = "auto"
         self._alongside: Callable[[], Any] | None = None
+        self._update_priorities: Callable[[Any, Any], None] | None = None
+        self._fits = False
+        self._td_error_of_step: Any = None  # what `train_step` leaves for the feedback
         self.train_function: Any = None
         self.test_function: Any = None
 
@@ -87,9 +96,8 @@ class FusedModel(keras.Model):
             self._refuse_many_steps_on_many_replicas()
             if self._is_distributed():
                 return super().make_train_function(force)
-            self.train_function = Execution(
-                self, self._counted(self.train_step), lambda: self._alongside
-            )
+            step = self._counted(self.train_step)
+            self.train_function = Execution(self, step, lambda: self._alongside, self._feed_back)
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
@@ -98,7 +106,7 @@ class FusedModel(keras.Model):
             self._refuse_many_steps_on_many_replicas()
             if self._is_distributed():
                 return super().make_test_function(force)
-            self.test_function = Execution(self, self.test_step)
+            self.test_function = Execution(self, lambda data: (self.test_step(data), None))
         return self.test_function
 
     def run_alongside(self, function: Callable[[], Any]) -> None:
@@ -114,17 +122,47 @@ class FusedModel(keras.Model):
         Raises:
             ValueError: If the model runs on several replicas, in Keras' own loop.
         """
-        if self._is_distributed():
-            raise ValueError(
-                "Nothing can run alongside an execution under a distribution strategy of several "
-                f"replicas. Received: strategy={self.distribute_strategy}"
-            )
+        self._refuse_replicas("Nothing can run alongside an execution")
         self._alongside = function
 
+    def _refuse_replicas(self, what: str) -> None:
+        if self._is_distributed():
+            raise ValueError(
+                f"{what} under a distribution strategy of several replicas, in Keras' own loop. "
+                f"Received: strategy={self.distribute_strategy}"
+            )
+
+    def feed_back_to(self, update_priorities: Callable[[Any, Any], None]) -> None:
+        """Hands the TD errors of batches with a `key` to a function, until `fit` ends.
+
+        On a prioritized `ReplayDataset`, `fit` does so by itself; for other sources a callback asks
+        for it in `on_train_begin`.
+
+        Args:
+            update_priorities: Function of the keys `[K, B]` and the TD errors `[K, B]`, in NumPy,
+                called after each execution.
+        """
+        self._update_priorities = update_priorities
+
+    def _feed_back(self, keys: Any, td_error: Any) -> None:
+        if self._update_priorities is not None:
+            self._update_priorities(keys, td_error)
+        elif self._fits:
+            raise ValueError(_NOBODY_FED_BACK)
+
+    def _check_feedback(self, dataset: Any) -> None:
+        if self._update_priorities is None and isinstance(dataset, tf.data.Dataset):
+            spec = dataset.element_spec
+            if isinstance(spec, tuple) and len(spec) > 1 and "key" in unpack_batch(spec).transition:
+                raise ValueError(_NOBODY_FED_BACK)
+
     def _counted(self, train_step: Any) -> Any:
-        def counted(data: Any) -> dict:
+        def counted(data: Any) -> tuple[dict, Any]:
             self.update_count.assign_add(1)
-            return train_step(data)
+            self._td_error_of_step = None
+            logs = train_step(data)
+            td_error, self._td_error_of_step = self._td_error_of_step, None
+            return logs, td_error if "key" in unpack_batch(data).transition else None
 
         return counted
 
@@ -179,11 +217,16 @@ class FusedModel(keras.Model):
         if isinstance(validation_data, tf.data.Dataset):
             self._check_steps("validation_steps", validation_data, steps)
             kwargs["validation_data"] = self._drawn_in_executions(validation_data, steps)
+        if isinstance(x, ReplayDataset) and x.prioritized:
+            self._refuse_replicas("Priorities cannot be fed back")
+            self.feed_back_to(x.replay.update_priorities)
         x = self._drawn_in_executions(x, steps_per_epoch)
+        self._fits = True
         try:
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
         finally:
-            self._alongside = None
+            self._alongside = self._update_priorities = None
+            self._fits = False
 
     def evaluate(
         self,

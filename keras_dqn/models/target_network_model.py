@@ -96,7 +96,8 @@ class TargetNetworkModel(FusedModel):
         Warns once, after the first epoch, if nothing has updated the target network.
         """
         watch = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs: self._warn_if_target_stands_still()
+            on_train_begin=lambda logs: self._check_feedback(x),
+            on_epoch_end=lambda epoch, logs: self._warn_if_target_stands_still(),
         )
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(watch)

@@ -1,5 +1,6 @@
 """Uniform experience replay: one ring of rows per environment, NumPy in and NumPy out."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -7,17 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.environments import check_discrete, num_envs_of, single_spaces
+from keras_dqn.replay import persistence
+from keras_dqn.replay.allocation import allocator
+from keras_dqn.replay.draws import UniformDraws, check_sampling
 from keras_dqn.replay.n_step import TERMINATED, TRUNCATED, Windows
 from keras_dqn.replay.observation_layout import ObservationLayout, add_axis
-from keras_dqn.replay.rings import Rings
+from keras_dqn.replay.rings import make_rings
+from keras_dqn.replay.step_checks import StepChecks, check_sizes
 
 if TYPE_CHECKING:
     from keras_dqn.replay.replay_dataset import ReplayDataset
-
-_LARGEST_REWARD = float(np.finfo(np.float32).max)
-_BOOLEAN, _INTEGER, _NUMBER = "b", "biu", "biuf"  # kinds of NumPy dtypes
-_KIND_NAMES = {_BOOLEAN: "boolean", _INTEGER: "integer", _NUMBER: "a real number"}
-_MAX_REDRAWS = 64
 
 
 class ReplayBuffer:
@@ -37,10 +37,18 @@ class ReplayBuffer:
             MultiBinary, MultiDiscrete or a (nested) Dict of them.
         action_space: `gymnasium.spaces.Discrete` of one environment.
         num_envs: Int, E, the number of environments that are stepped together. Defaults to `1`.
+        frame_stack: Int k or None. With k, observations are stacks of k frames on their first axis,
+            the newest last, as `gymnasium.wrappers.FrameStackObservation(env, k)` gives them; each
+            frame is stored once, and stacks are rebuilt when drawn. Defaults to `None`.
+        storage: `"memory"`, or `"memmap"` for arrays in files, larger than memory if need be, which
+            `flush` and `load(directory)` close and reopen without copying. Defaults to `"memory"`.
+        directory: String or path, where `"memmap"` keeps its files. Defaults to `None`.
         seed: Int or None, of the generator that draws. Defaults to `None`.
 
     Raises:
-        ValueError: If `capacity` is below `num_envs` or a space is of another kind.
+        ValueError: If `capacity` is below `num_envs`, a space is of another kind, or observations
+            are not stacked as `frame_stack` says.
+        MemoryError: If so many rows cannot be allocated.
 
     Example:
     >>> space = gym.spaces.Box(-1.0, 1.0, (2,))
@@ -62,25 +70,27 @@ class ReplayBuffer:
         action_space: gym.Space,
         *,
         num_envs: int = 1,
+        frame_stack: int | None = None,
+        storage: str = "memory",
+        directory: Any = None,
         seed: int | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"`num_envs` must be at least 1. Received: {num_envs=}")
-        if capacity < num_envs:
-            raise ValueError(
-                f"`capacity` must hold at least a row for each environment. Received: "
-                f"{capacity=}, {num_envs=}"
-            )
         check_discrete(action_space)
-        self._first_action, self.num_actions = int(action_space.start), int(action_space.n)
         self.capacity = capacity
         self.observation_space = observation_space
         self.action_space = action_space
         self.num_envs = num_envs
+        self.frame_stack = frame_stack
         self.seed = seed
+        check_sizes(capacity, num_envs, frame_stack, observation_space)
+        self.storage = allocator(storage, directory)
         self._rng = np.random.default_rng(seed)
+        self._checks = StepChecks(action_space, num_envs)
         self._layout = ObservationLayout(observation_space)
-        self._rings = Rings(num_envs, capacity // num_envs, self._layout.leaves)
+        self._rings = make_rings(
+            num_envs, capacity // num_envs, self._layout.leaves, frame_stack, self.storage.allocate
+        )
+        self._draws: Any = UniformDraws(self._rings, self._rng)
 
     @classmethod
     def from_env(
@@ -99,6 +109,11 @@ class ReplayBuffer:
     def __len__(self) -> int:
         """Returns the number of stored transitions; boundary rows are none."""
         return self._rings.num_transitions
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return sum(array.nbytes for array in self._rings.arrays().values())
 
     # Writing
 
@@ -139,46 +154,20 @@ class ReplayBuffer:
             observation, next_observation = add_axis(observation), add_axis(next_observation)
             action, reward, terminated, truncated = [action], [reward], [terminated], [truncated]
         observations = self._layout.check("observation", observation, self.num_envs)
-        actions = self._check_actions(action)
-        rewards = self._check_rewards(reward)
-        terminated = self._check_numbers("terminated", terminated, _BOOLEAN)
-        truncated = self._check_numbers("truncated", truncated, _BOOLEAN)
+        actions = self._checks.actions(action)
+        rewards = self._checks.rewards(reward)
+        terminated = self._checks.booleans("terminated", terminated)
+        truncated = self._checks.booleans("truncated", truncated)
         next_observations = self._layout.check("next_observation", next_observation, self.num_envs)
-        stepped = None if where is None else self._check_numbers("where", where, _BOOLEAN)
+        stepped = None if where is None else self._checks.booleans("where", where)
+        if self.frame_stack is not None:
+            self._checks.stacks(observations[0], next_observations[0], stepped)
         append = self._rings.append
         for e in range(self.num_envs):
             if stepped is None or stepped[e]:
                 end = terminated[e] * TERMINATED | truncated[e] * TRUNCATED
                 append(e, observations, actions[e], rewards[e], end, next_observations)
-
-    def _check_actions(self, action: Any) -> list[int]:
-        """Returns the 0-based actions."""
-        first = self._first_action
-        actions = [a - first for a in self._check_numbers("action", action, _INTEGER)]
-        if min(actions) < 0 or max(actions) >= self.num_actions:
-            raise ValueError(f"`action` must be in {self.action_space}. Received: action={action}")
-        return actions
-
-    def _check_rewards(self, reward: Any) -> list[float]:
-        rewards = self._check_numbers("reward", reward, _NUMBER)
-        if not all(abs(r) <= _LARGEST_REWARD for r in rewards):  # NaN is not
-            raise ValueError(f"`reward` must be finite in float32. Received: reward={reward}")
-        return rewards
-
-    def _check_numbers(self, argument: str, value: Any, kinds: str) -> list:
-        """Returns `[E]` as Python numbers, which are the fastest to handle one by one."""
-        array = np.asarray(value)
-        if array.shape != (self.num_envs,):
-            raise ValueError(
-                f"`{argument}` must have shape ({self.num_envs},), one entry an environment. "
-                f"Received: shape={array.shape}"
-            )
-        if array.dtype.kind not in kinds:
-            raise ValueError(
-                f"`{argument}` must be {_KIND_NAMES[kinds]}. Received: dtype={array.dtype}, "
-                f"{argument}={value}"
-            )
-        return array.tolist()
+        self.storage.written(self._rings.heads_list, self._rings.runs_list)
 
     # Drawing
 
@@ -203,68 +192,36 @@ class ReplayBuffer:
             ValueError: If an argument is outside its range.
             RuntimeError: If no transition can be drawn yet.
         """
+        return self._sample(1, batch_size, gamma, n_step)
+
+    def _sample(self, num_batches: int, batch_size: int, gamma: float, n_step: int) -> tuple:
+        """Returns the rows of K batches, `[K * B, ...]`."""
         check_sampling(batch_size, gamma, n_step)
-        return self._gather(*self._draw(batch_size, gamma, n_step))
+        return self._gather(batch_size, *self._draws.draw(num_batches, batch_size, gamma, n_step))
 
     def empty_batch(self) -> tuple:
         """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
         nothing = np.zeros(0, np.int64)
-        return self._gather(nothing, nothing, self._rings.windows(nothing, nothing, 1.0, 1))
+        return self._gather(1, nothing, nothing, self._rings.windows(nothing, nothing, 1.0, 1))
 
-    def _gather(self, env: NDArray[np.int64], row: NDArray[np.int64], window: Windows) -> tuple:
+    def _gather(
+        self, batch_size: int, env: NDArray[np.int64], row: NDArray[np.int64], window: Windows
+    ) -> tuple:
         start = self._rings.slots(env, row)
-        after = self._rings.slots(env, row + window.steps)
-        leaves = self._rings.observations
         transition = {
             "action": self._rings.actions[start],
             "reward": window.reward.astype(np.float32),
             "discount": window.discount.astype(np.float32),
-            "next_observation": self._layout.pack([leaf.take(after, axis=0) for leaf in leaves]),
+            "next_observation": self._layout.pack(self._rings.take(env, row + window.steps)),
+            **self._columns(env, row),
         }
-        observation = self._layout.pack([leaf.take(start, axis=0) for leaf in leaves])
-        return observation, transition, np.ones(len(row), np.float32)
+        observation = self._layout.pack(self._rings.take(env, row))
+        weights = self._draws.weights(start.reshape(-1, batch_size))
+        return observation, transition, weights.ravel().astype(np.float32)
 
-    def _draw(
-        self, batch_size: int, gamma: float, n_step: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Windows]:
-        """Draws rows until each is the start of a complete window: uniform over those."""
-        if not len(self):
-            raise RuntimeError("The replay buffer is empty: `add` transitions before drawing some.")
-        env, row = self._draw_rows(batch_size)
-        window = self._rings.windows(env, row, gamma, n_step)
-        for _ in range(_MAX_REDRAWS):
-            missing = np.flatnonzero(~window.complete)
-            if not len(missing):
-                return env, row, window
-            env[missing], row[missing] = self._draw_rows(len(missing))
-            redrawn = self._rings.windows(env[missing], row[missing], gamma, n_step)
-            for values, new_values in zip(window, redrawn, strict=True):
-                values[missing] = new_values
-        env, row = self._draw_among_complete(batch_size, n_step)
-        return env, row, self._rings.windows(env, row, gamma, n_step)
-
-    def _draw_rows(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        # Rings of unequal length are drawn from as if all were the longest: what a shorter one does
-        # not hold is no complete window and is drawn again.
-        longest = int(self._rings.stored().max())
-        env, age = np.divmod(self._rng.integers(self.num_envs * longest, size=count), longest)
-        return env, self._rings.heads()[env] - 1 - age
-
-    def _draw_among_complete(
-        self, count: int, n_step: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Does the same by looking at every row, for the rare buffer with few complete windows."""
-        stored = self._rings.stored()
-        env = np.repeat(np.arange(self.num_envs), stored)
-        row = np.arange(len(env)) + np.repeat(self._rings.heads() - np.cumsum(stored), stored)
-        complete = np.flatnonzero(self._rings.windows(env, row, 1.0, n_step).complete)
-        if not len(complete):
-            raise RuntimeError(
-                f"The replay buffer holds no complete window of {n_step} steps yet: add more "
-                f"transitions or lower `n_step`. Received: n_step={n_step}, stored={len(self)}"
-            )
-        chosen = complete[self._rng.integers(len(complete), size=count)]
-        return env[chosen], row[chosen]
+    def _columns(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> dict[str, NDArray]:
+        """Returns further columns of transitions that start in rows `[N]`."""
+        return {}
 
     def dataset(self, batch_size: int, *, gamma: float = 0.99, n_step: int = 1) -> "ReplayDataset":
         """Returns an endless `tf.data.Dataset` of what `sample` gives, drawn when it is asked for.
@@ -281,12 +238,62 @@ class ReplayBuffer:
 
         return ReplayDataset(self, batch_size, gamma=gamma, n_step=n_step)
 
+    # On disk
 
-def check_sampling(batch_size: int, gamma: float, n_step: int) -> None:
-    """Raises a `ValueError` if an argument of `sample` or `dataset` is outside its range."""
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
-    if not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"`gamma` must be in [0, 1]. Received: gamma={gamma}")
-    if n_step < 1:
-        raise ValueError(f"`n_step` must be at least 1. Received: n_step={n_step}")
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes one HDF5 file: contents, priorities, counters and the generator's state.
+
+        A crash at any time leaves the old file or the new one.
+
+        Args:
+            path: String or path, such as `"replay.h5"`.
+        """
+        persistence.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, env: Any = None, **kwargs: Any) -> "ReplayBuffer":
+        """Returns the buffer that was saved to a file, or flushed to a `"memmap"` directory.
+
+        Args:
+            path: String or path of the file or directory. The files of a directory are used where
+                they are.
+            env: The environment or vector environment it must fit. Defaults to `None`.
+            **kwargs: Arguments of the constructor that the file does not hold: a `beta` that is a
+                function.
+
+        Raises:
+            FileNotFoundError: If there is nothing.
+            ValueError: If the file is truncated, damaged, foreign or of another class or version,
+                or is not for `env`.
+        """
+        return persistence.load(cls, path, env, kwargs)
+
+    def flush(self) -> None:
+        """Writes what is not in the files of a `"memmap"` directory yet, for `load(directory)`.
+
+        Transitions added later are in the files at once; counters, the generator's state and
+        priorities are those of the last `flush`.
+
+        Raises:
+            ValueError: If the storage is another.
+        """
+        persistence.flush(self)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor that are no spaces, as JSON can hold them."""
+        names = ("capacity", "num_envs", "frame_stack", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    def get_state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """Returns what changes: counters that JSON can hold, and arrays of one entry a slot."""
+        counters = {
+            "heads": self._rings.heads_list,
+            "runs": self._rings.runs_list,
+            "generator": self._rng.bit_generator.state,
+        }
+        return counters, self._rings.arrays()
+
+    def set_counters(self, counters: dict[str, Any]) -> None:
+        """Takes the counters of `get_state`, once its arrays were written to."""
+        self._rings.restore(counters["heads"], counters["runs"])
+        self._rng.bit_generator.state = counters["generator"]

@@ -4,11 +4,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_dqn.replay.replay_buffer import check_sampling
+from keras_dqn.replay.draws import check_sampling, stacked
 
 if TYPE_CHECKING:
     from keras_dqn.replay.replay_buffer import ReplayBuffer
@@ -44,7 +43,7 @@ class ReplayDataset(tf.data.Dataset):
         check_sampling(batch_size, gamma, n_step)
         if num_batches is not None and num_batches < 1:
             raise ValueError(f"`num_batches` must be at least 1. Received: {num_batches=}")
-        self.replay = replay
+        self.replay: Any = replay
         self.batch_size = batch_size
         self.gamma = gamma
         self.n_step = n_step
@@ -83,16 +82,27 @@ class ReplayDataset(tf.data.Dataset):
         iterator.draw = self.draw
         return iterator
 
-    def draw(self) -> tuple:
-        """Draws the next element, in NumPy."""
-        count = self.batch_size * (self.num_batches or 1)
-        batch = self.replay.sample(count, gamma=self.gamma, n_step=self.n_step)
+    def draw(self, expects_feedback: bool = True) -> tuple:
+        """Draws the next element, in NumPy.
+
+        Args:
+            expects_feedback: Bool, whether TD errors are to come back for a prioritized buffer, as
+                they are in training. Defaults to `True`.
+        """
+        sampling: dict[str, Any] = {"gamma": self.gamma, "n_step": self.n_step}
+        if self.prioritized:
+            if expects_feedback:
+                self.replay.expect_feedback(self.num_batches or 1)
+            return self.replay.sample(self.batch_size, num_batches=self.num_batches, **sampling)
         if self.num_batches is None:
-            return batch
-        shape = (self.num_batches, self.batch_size)
-        return keras.tree.map_structure(
-            lambda array: array.reshape(*shape, *array.shape[1:]), batch
-        )
+            return self.replay.sample(self.batch_size, **sampling)
+        rows = self.replay.sample(self.batch_size * self.num_batches, **sampling)
+        return stacked(rows, self.num_batches)
+
+    @property
+    def prioritized(self) -> bool:
+        """Whether the buffer takes TD errors as priorities."""
+        return hasattr(self.replay, "update_priorities")
 
     def _spec_of_sample(self) -> Any:
         lead: tuple[int, ...] = (self.batch_size,)

@@ -1,10 +1,17 @@
 """Rings of rows on the host, one for each environment: what a replay buffer stores, and where."""
 
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.replay.n_step import BOUNDARY, TRUNCATED, Windows, windows
 from keras_dqn.replay.observation_layout import Leaf
+
+_BYTES_BESIDE_OBSERVATION = 9  # action, reward and flags
 
 
 class Rings:
@@ -12,6 +19,8 @@ class Rings:
 
     A row holds an observation and the action, reward and end of the step taken from it; the next
     observation is in the row that follows. The final observation of an episode is a boundary row.
+    Of stacked observations a row holds the newest frame, and the rows before it hold the others;
+    the older frames of an episode's first observation are boundary rows too.
 
     Rows are counted from the first one ever written; row r of environment e lies in slot
     `e * ring_size + r % ring_size` of the arrays. The head is the row to come: its slot holds the
@@ -21,20 +30,49 @@ class Rings:
         num_envs: Int, E.
         num_rows: Int, rows that each ring holds; then the oldest are overwritten.
         leaves: The arrays of an observation.
+        frame_stack: Int or None, how many frames an observation stacks on its first axis.
+        allocate: Function of `(name, shape, dtype)` that returns an array of zeros.
     """
 
-    def __init__(self, num_envs: int, num_rows: int, leaves: list[Leaf]) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        num_rows: int,
+        leaves: list[Leaf],
+        frame_stack: int | None,
+        allocate: Callable[[str, tuple[int, ...], Any], NDArray],
+    ) -> None:
         self.num_rows = num_rows
         self.ring_size = num_rows + 1
-        slots = num_envs * self.ring_size
-        self.observations = [np.zeros((slots, *leaf.shape), leaf.dtype) for leaf in leaves]
-        self.actions = np.zeros(slots, np.int32)
-        self.rewards = np.zeros(slots, np.float32)
-        self.flags = np.zeros(slots, np.uint8)
+        self.num_slots = num_envs * self.ring_size
+        self.observations = []
+        for i, leaf in enumerate(leaves):
+            shape = leaf.shape if frame_stack is None else leaf.shape[1:]
+            array = allocate(f"observation{i}", (self.num_slots, *shape), leaf.dtype)
+            self.observations.append(array)
+        self.actions = allocate("action", (self.num_slots,), np.int32)
+        self.rewards = allocate("reward", (self.num_slots,), np.float32)
+        self.flags = allocate("flags", (self.num_slots,), np.uint8)
         self.num_transitions = 0
         # Python numbers: one row at a time they are several times faster than NumPy's.
-        self._heads = [0] * num_envs
-        self._runs = [False] * num_envs
+        self.heads_list = [0] * num_envs
+        self.runs_list = [False] * num_envs
+        self._frame_stack = frame_stack
+        self._frames = None if frame_stack is None else np.arange(1 - frame_stack, 1)
+
+    def arrays(self) -> dict[str, NDArray]:
+        """Returns all arrays, one entry a slot."""
+        observations = {f"observation{i}": array for i, array in enumerate(self.observations)}
+        return {**observations, "action": self.actions, "reward": self.rewards, "flags": self.flags}
+
+    def restore(self, heads: list[int], runs: list[bool]) -> None:
+        """Takes the counts that belong to arrays which were written to directly."""
+        self.heads_list, self.runs_list = list(heads), list(runs)
+        self.num_transitions = 0
+        for env in range(len(heads)):
+            row = np.arange(max(0, heads[env] - self.num_rows), heads[env])
+            flags = self.flags[env * self.ring_size + row % self.ring_size]
+            self.num_transitions += int(np.count_nonzero(flags < BOUNDARY))
 
     # Writing
 
@@ -58,38 +96,52 @@ class Rings:
             next_observations: As `observations`.
         """
         slot = self._slot(env)
-        runs = self._runs[env]
+        runs = self.runs_list[env]
         if not (runs and self._holds(slot, env, observations)):
             if runs:
                 self.flags[self._slot(env, -1)] |= TRUNCATED
                 slot = self._advance(env, slot, BOUNDARY)
-            self._write_observation(slot, env, observations)
+            slot = self._begin(slot, env, observations)
         self.actions[slot] = action
         self.rewards[slot] = reward
         self.num_transitions += 1
         slot = self._advance(env, slot, end)
         self._write_observation(slot, env, next_observations)
-        self._runs[env] = not end
+        self.runs_list[env] = not end
         if end:
             self._advance(env, slot, BOUNDARY)
 
     def _slot(self, env: int, rows_from_head: int = 0) -> int:
-        return env * self.ring_size + (self._heads[env] + rows_from_head) % self.ring_size
+        return env * self.ring_size + (self.heads_list[env] + rows_from_head) % self.ring_size
 
     def _holds(self, slot: int, env: int, observations: list[NDArray]) -> bool:
+        at: Any = slot
+        if self._frames is not None:
+            at = self.slots(env, self.heads_list[env] + self._frames)
         for i, leaf in enumerate(observations):
-            if self.observations[i][slot].tobytes() != leaf[env].tobytes():
+            if self.observations[i][at].tobytes() != leaf[env].tobytes():
                 return False
         return True
 
-    def _write_observation(self, slot: int, env: int, observations: list[NDArray]) -> None:
+    def _begin(self, slot: int, env: int, observations: list[NDArray]) -> int:
+        """Writes the first observation of an episode."""
+        if self._frame_stack is not None:
+            for frame in range(self._frame_stack - 1):
+                self._write_observation(slot, env, observations, frame)
+                slot = self._advance(env, slot, BOUNDARY)
+        self._write_observation(slot, env, observations)
+        return slot
+
+    def _write_observation(
+        self, slot: int, env: int, observations: list[NDArray], frame: int = -1
+    ) -> None:
         for i, leaf in enumerate(observations):
-            self.observations[i][slot] = leaf[env]
+            self.observations[i][slot] = leaf[env] if self._frames is None else leaf[env][frame]
 
     def _advance(self, env: int, slot: int, flags: int) -> int:
         """Takes the row at the head into the ring; the oldest row's slot becomes the new head's."""
         self.flags[slot] = flags
-        head = self._heads[env] = self._heads[env] + 1
+        head = self.heads_list[env] = self.heads_list[env] + 1
         slot = env * self.ring_size + head % self.ring_size
         if head > self.num_rows and self.flags[slot] < BOUNDARY:
             self.num_transitions -= 1
@@ -99,15 +151,35 @@ class Rings:
 
     def heads(self) -> NDArray[np.int64]:
         """Returns the row after the last complete step of each environment, `[E]`."""
-        return np.array(self._heads, np.int64)
+        return np.array(self.heads_list, np.int64)
 
     def stored(self) -> NDArray[np.int64]:
         """Returns how many rows each ring holds, `[E]`; they are those before its head."""
         return np.minimum(self.heads(), self.num_rows)
 
-    def slots(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
+    def holds_rows(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Returns whether transitions start in rows `[B]` of environments `[B]`."""
+        heads = self.heads()[env]
+        stored = (row >= np.maximum(heads - self.num_rows, 0)) & (row < heads)
+        return stored & (self.flags[self.slots(env, row)] < BOUNDARY)
+
+    def slots(self, env: Any, row: Any) -> NDArray[np.int64]:
         """Returns where rows `[B]` of environments `[B]` lie in the arrays."""
         return env * self.ring_size + row % self.ring_size
+
+    def rows(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns the environments `[B]` and rows `[B]` that lie in slots `[B]`."""
+        env, offset = np.divmod(slots, self.ring_size)
+        heads = self.heads()[env]
+        return env, heads - (heads - offset) % self.ring_size
+
+    def take(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> list[NDArray]:
+        """Returns the observations in rows `[B]` of environments `[B]`, one `[B, ...]` a leaf."""
+        if self._frames is None:
+            slots = self.slots(env, row)
+        else:
+            slots = self.slots(env[:, None], row[:, None] + self._frames)
+        return [leaf.take(slots, axis=0) for leaf in self.observations]
 
     def windows(
         self, env: NDArray[np.int64], row: NDArray[np.int64], gamma: float, n_step: int
@@ -124,6 +196,25 @@ class Rings:
             gamma,
             n_step,
         )
-        first = np.maximum(heads - self.num_rows, 0)
+        older_frames = 0 if self._frame_stack is None else self._frame_stack - 1
+        first = np.where(heads > self.num_rows, heads - self.num_rows + older_frames, 0)
         window.complete[row < first[env]] = False
         return window
+
+
+def make_rings(
+    num_envs: int, num_rows: int, leaves: list[Leaf], frame_stack: int | None, allocate: Any
+) -> Rings:
+    """Returns `Rings`, or raises a `MemoryError` that names the bytes they would take."""
+    row = sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
+    row = row // (frame_stack or 1) + _BYTES_BESIDE_OBSERVATION
+    needed = num_envs * (num_rows + 1) * row
+    try:
+        if needed > sys.maxsize:
+            raise MemoryError("more than an address can tell apart")
+        return Rings(num_envs, num_rows, leaves, frame_stack, allocate)
+    except MemoryError as error:
+        raise MemoryError(
+            f"`capacity` needs {needed:,} bytes, {row:,} for each row, which cannot be allocated. "
+            f"Received: capacity={num_envs * num_rows}"
+        ) from error

@@ -1,0 +1,38 @@
+"""`PriorityFeedback`: TD errors back to a prioritized buffer whose dataset was transformed."""
+
+from typing import Any
+
+import keras
+
+
+class PriorityFeedback(keras.callbacks.Callback):
+    """Hands the TD errors of `fit` to a prioritized replay buffer, as its priorities.
+
+    `DQN.fit` does it by itself on `replay.dataset(...)`. A transformed dataset, such as
+    `replay.dataset(...).map(...)`, no longer tells which buffer it is drawn from: this callback
+    does.
+
+    Args:
+        replay: `PrioritizedReplayBuffer`, or whatever has its `update_priorities(keys, td_error)`.
+
+    Raises:
+        ValueError: If `replay` has no `update_priorities`; when `fit` begins, if the model is no
+            `DQN`.
+
+    Reference:
+        Schaul et al., 2016, "Prioritized Experience Replay", Algorithm 1, line 12.
+    """
+
+    def __init__(self, replay: Any) -> None:
+        super().__init__()
+        if not hasattr(replay, "update_priorities"):
+            raise ValueError(
+                f"`replay` must be a PrioritizedReplayBuffer. Received: replay={replay}"
+            )
+        self.replay = replay
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Tells the model where TD errors go."""
+        if not hasattr(self.model, "feed_back_to"):
+            raise ValueError(f"`PriorityFeedback` needs a DQN. Received: model={self.model}")
+        self.model.feed_back_to(self.replay.update_priorities)

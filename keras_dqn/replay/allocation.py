@@ -1,0 +1,126 @@
+"""Where a replay buffer's arrays are: in memory, or in files of a directory, mapped into it."""
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HEADER = "buffer.json"
+
+
+class Memory:
+    """Arrays in memory, all zeros at first."""
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
+        """Returns an array of zeros."""
+        return np.zeros(shape, dtype)
+
+    def written(self, heads: list[int], runs: list[bool]) -> None:
+        """Is told the counts after each `add`, of which memory keeps no second copy."""
+
+
+class MemmapDirectory:
+    """Arrays in `.npy` files of a directory, for buffers larger than memory.
+
+    Args:
+        directory: String or path; made if it is not there.
+        reopen: Bool, whether the arrays are there already.
+
+    Raises:
+        ValueError: If the directory holds a buffer although it is not to be reopened, or holds none
+            although it is.
+    """
+
+    def __init__(self, directory: str | os.PathLike, reopen: bool = False) -> None:
+        self.path = Path(directory)
+        self._reopen = reopen
+        self._counts: Any = None
+        if (self.path / _HEADER).exists() != reopen:
+            state = "holds no replay buffer" if reopen else "holds a replay buffer already"
+            raise ValueError(
+                f"`directory` {state}; `ReplayBuffer.load(directory)` opens one that was flushed. "
+                f"Received: directory={str(directory)!r}"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
+        """Returns the array of a name: zeros, or as it was left."""
+        file = self.path / f"{name}.npy"
+        if not self._reopen:
+            return np.lib.format.open_memmap(file, "w+", dtype, shape)
+        array = np.lib.format.open_memmap(file, "r+")
+        if (array.shape, array.dtype) != (shape, np.dtype(dtype)):
+            raise ValueError(
+                f"`directory` holds no replay buffer that can be opened: {file.name} must be "
+                f"{np.dtype(dtype)} {shape}. Received: {array.dtype} {array.shape}"
+            )
+        return array
+
+    def written(self, heads: list[int], runs: list[bool]) -> None:
+        """Writes the counts after each `add`, so that the files agree with each other."""
+        if self._counts is None:
+            self._counts = self.allocate("counts", (2, len(heads)), np.int64)
+        self._counts[0] = heads
+        self._counts[1] = runs
+
+    def write(self, header: dict[str, Any], arrays: dict[str, NDArray]) -> None:
+        """Writes all that changes to the disk, the header last."""
+        self.written(header["counters"]["heads"], header["counters"]["runs"])
+        for name, array in [*arrays.items(), ("counts", self._counts)]:
+            if isinstance(array, np.memmap):
+                array.flush()
+            else:
+                self._write_anew(f"{name}.npy", partial(_save_array, array))
+        self._write_anew(_HEADER, partial(_save_json, header))
+
+    def read_header(self) -> dict[str, Any]:
+        """Returns the header of the last `write`."""
+        return json.loads((self.path / _HEADER).read_text())
+
+    def read(self, arrays: dict[str, NDArray], counters: dict[str, Any]) -> None:
+        """Fills arrays that are in memory, and the counts that were written after the header."""
+        for name, array in arrays.items():
+            if not isinstance(array, np.memmap):
+                array[:] = np.load(self.path / f"{name}.npy")
+        self._counts = self.allocate("counts", (2, len(counters["heads"])), np.int64)
+        counters["heads"] = self._counts[0].tolist()
+        counters["runs"] = self._counts[1].astype(bool).tolist()
+
+    def _write_anew(self, name: str, write: Callable[[Any], Any]) -> None:
+        """Writes a file such that the old one or the new one is there at any time."""
+        unfinished = self.path / f"{name}.partial"
+        with open(unfinished, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, self.path / name)
+
+
+def _save_array(array: NDArray, file: Any) -> None:
+    np.save(file, array)
+
+
+def _save_json(header: dict[str, Any], file: Any) -> None:
+    file.write(json.dumps(header).encode())
+
+
+def allocator(storage: str, directory: Any) -> Memory | MemmapDirectory:
+    """Returns what allocates the arrays of a buffer.
+
+    Raises:
+        ValueError: If `storage` is neither `"memory"` nor `"memmap"`, or goes without `directory`.
+    """
+    if storage == "memory" and directory is None:
+        return Memory()
+    if storage == "memmap" and directory is not None:
+        is_open = isinstance(directory, MemmapDirectory)
+        return directory if is_open else MemmapDirectory(directory)
+    raise ValueError(
+        "`storage` must be 'memory', or 'memmap' with a `directory`. Received: "
+        f"{storage=}, {directory=}"
+    )

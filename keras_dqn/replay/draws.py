@@ -1,0 +1,100 @@
+"""Which rows of a replay buffer are drawn: uniformly, each the start of a complete window."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_dqn.replay.n_step import Windows
+from keras_dqn.replay.rings import Rings
+
+_MAX_REDRAWS = 64
+
+Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class UniformDraws:
+    """Draws rows uniformly, with replacement.
+
+    Args:
+        rings: The rows.
+        rng: The NumPy generator that draws.
+    """
+
+    def __init__(self, rings: Rings, rng: np.random.Generator) -> None:
+        self.rings = rings
+        self.rng = rng
+
+    def draw(
+        self, num_batches: int, batch_size: int, gamma: float, n_step: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Windows]:
+        """Returns the environments and rows `[K * B]` of starts, and their windows.
+
+        Raises:
+            RuntimeError: If there is no start of a complete window yet.
+        """
+        if not self.rings.num_transitions:
+            raise RuntimeError("The replay buffer is empty: `add` transitions before drawing some.")
+        env, row = self._rows(num_batches * batch_size, batch_size)
+        window = self.rings.windows(env, row, gamma, n_step)
+        for _ in range(_MAX_REDRAWS):
+            missing = np.flatnonzero(~window.complete)
+            if not len(missing):
+                return env, row, window
+            env[missing], row[missing] = self._rows(len(missing))
+            redrawn = self.rings.windows(env[missing], row[missing], gamma, n_step)
+            for values, new_values in zip(window, redrawn, strict=True):
+                values[missing] = new_values
+        env, row = self._rows_among_complete(num_batches * batch_size, n_step)
+        return env, row, self.rings.windows(env, row, gamma, n_step)
+
+    def weights(self, slots: NDArray[np.int64]) -> NDArray[Any]:
+        """Returns the importance weights `[K, B]` of the starts in slots `[K, B]`."""
+        return np.ones(slots.shape, np.float32)
+
+    def _rows(self, count: int, batch_size: int | None = None) -> Rows:
+        """Draws rows: whole batches of a size or, without it, those that replace others."""
+        # Rings of unequal length are drawn from as if all were the longest: what a shorter one does
+        # not hold is no complete window and is drawn again.
+        heads = self.rings.heads()
+        longest = int(self.rings.stored().max())
+        env, age = np.divmod(self.rng.integers(len(heads) * longest, size=count), longest)
+        return env, heads[env] - 1 - age
+
+    def _rows_among_complete(self, count: int, n_step: int) -> Rows:
+        """Does the same by looking at every row, for the rare buffer with few complete windows."""
+        stored = self.rings.stored()
+        env = np.repeat(np.arange(len(stored)), stored)
+        row = np.arange(len(env)) + np.repeat(self.rings.heads() - np.cumsum(stored), stored)
+        complete = self.rings.windows(env, row, 1.0, n_step).complete
+        env, row = env[complete], row[complete]
+        if not len(row):
+            raise RuntimeError(
+                f"The replay buffer holds no complete window of {n_step} steps yet: add more "
+                "transitions or lower `n_step`. Received: "
+                f"n_step={n_step}, stored={self.rings.num_transitions}"
+            )
+        chosen = self._choose(self.rings.slots(env, row), count)
+        return env[chosen], row[chosen]
+
+    def _choose(self, slots: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """Returns `count` positions in `slots`."""
+        return self.rng.integers(len(slots), size=count)
+
+
+def check_sampling(batch_size: int, gamma: float, n_step: int) -> None:
+    """Raises a `ValueError` if an argument of `sample` or `dataset` is outside its range."""
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"`gamma` must be in [0, 1]. Received: gamma={gamma}")
+    if n_step < 1:
+        raise ValueError(f"`n_step` must be at least 1. Received: n_step={n_step}")
+
+
+def stacked(batches: Any, num_batches: int) -> Any:
+    """Returns arrays `[K * B, ...]` as `[K, B, ...]`."""
+    return keras.tree.map_structure(
+        lambda array: array.reshape(num_batches, -1, *array.shape[1:]), batches
+    )

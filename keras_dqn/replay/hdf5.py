@@ -1,0 +1,106 @@
+"""The HDF5 file that a replay buffer is saved to: arrays, and a header in JSON.
+
+It is written under another name, flushed to the disk and then renamed, so that a crash at any time
+leaves the old file or the new one. All chunks carry checksums.
+"""
+
+import json
+import os
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+_FORMAT = "keras_dqn replay buffer"
+VERSION = 1
+_CHUNK_BYTES = 1 << 20
+
+Ranges = list[tuple[int, int]]
+
+
+def write_file(path: str, header: dict, arrays: dict[str, NDArray], used: Ranges) -> None:
+    """Writes a file anew, or leaves the one that is there.
+
+    Args:
+        path: String, where to.
+        header: Dict that JSON can hold.
+        arrays: Arrays of equal length.
+        used: List of `(start, stop)`, the entries worth writing; the rest is zeros.
+    """
+    partial = f"{path}.partial"
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    with h5py.File(partial, "w", libver=("v110", "v110")) as file:  # 1.10: checksums on metadata
+        file.attrs["format"] = _FORMAT
+        file.attrs["version"] = VERSION
+        file.create_dataset("header", data=text, chunks=text.shape, fletcher32=True)
+        for name, array in arrays.items():
+            rows = max(1, min(len(array), _CHUNK_BYTES // max(1, array[:1].nbytes)))
+            dataset = file.create_dataset(
+                name, array.shape, array.dtype, chunks=(rows, *array.shape[1:]), fletcher32=True
+            )
+            for start, stop in used:
+                dataset[start:stop] = array[start:stop]
+        file.flush()
+    _flush_to_disk(partial)
+    os.replace(partial, path)
+    _flush_to_disk(os.path.dirname(os.path.abspath(path)))
+
+
+def read_header(path: str) -> dict:
+    """Returns the header of a file.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: If the file is truncated, no replay buffer, or of a later version.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"`path` must be a file. Received: path={path!r}")
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != _FORMAT:
+                raise _refusal(path, "it was not written by `ReplayBuffer.save`")
+            if file.attrs["version"] != VERSION:
+                raise _refusal(path, f"it is of version {file.attrs['version']}, not {VERSION}")
+            return json.loads(file["header"][:].tobytes())
+    except (OSError, KeyError, RuntimeError) as error:
+        raise _refusal(path, f"HDF5 cannot read it ({error})") from error
+
+
+def read_arrays(path: str, arrays: dict[str, NDArray], used: Ranges) -> None:
+    """Fills arrays from a file.
+
+    Raises:
+        ValueError: If an array is missing, of another shape or dtype, or damaged.
+    """
+    with h5py.File(path, "r") as file:
+        for name, array in arrays.items():
+            dataset = file.get(name)
+            if dataset is None or dataset.shape != array.shape or dataset.dtype != array.dtype:
+                raise _refusal(path, f"its {name!r} is {dataset}, not {array.dtype} {array.shape}")
+            try:
+                for start, stop in used:
+                    array[start:stop] = dataset[start:stop]
+            except OSError as error:
+                raise _refusal(path, f"its {name!r} is damaged ({error})") from error
+
+
+def _refusal(path: str, reason: str) -> ValueError:
+    return ValueError(
+        f"`path` holds no replay buffer that can be loaded: {reason}. Received: {path=}"
+    )
+
+
+def _flush_to_disk(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def used_ranges(heads: list[int], ring_size: int) -> Ranges:
+    """Returns the slots of each ring that have been written to, its head's included."""
+    return [
+        (env * ring_size, env * ring_size + min(head + 1, ring_size))
+        for env, head in enumerate(heads)
+    ]

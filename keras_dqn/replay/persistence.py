@@ -1,0 +1,74 @@
+"""A replay buffer's way to the disk and back: one HDF5 file, or a directory of mapped arrays."""
+
+import os
+from typing import Any
+
+from keras_dqn.environments import num_envs_of, single_spaces
+from keras_dqn.replay import hdf5
+from keras_dqn.replay.allocation import MemmapDirectory
+from keras_dqn.replay.spaces import space_from_config, space_to_config
+
+
+def save(buffer: Any, path: str | os.PathLike) -> None:
+    """Writes a buffer to an HDF5 file."""
+    counters, arrays = buffer.get_state()
+    used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
+    hdf5.write_file(os.fspath(path), _header(buffer, counters), arrays, used)
+
+
+def flush(buffer: Any) -> None:
+    """Writes what is not in the files of the buffer's directory yet."""
+    if not isinstance(buffer.storage, MemmapDirectory):
+        raise ValueError(
+            "`flush` is for `storage='memmap'`; `save(path)` writes a buffer in memory to a file."
+        )
+    counters, arrays = buffer.get_state()
+    buffer.storage.write(_header(buffer, counters), arrays)
+
+
+def load(cls: Any, path: str | os.PathLike, env: Any, kwargs: dict[str, Any]) -> Any:
+    """Returns the buffer of a file or directory; see `ReplayBuffer.load`."""
+    path = os.fspath(path)
+    directory = MemmapDirectory(path, reopen=True) if os.path.isdir(path) else None
+    header = hdf5.read_header(path) if directory is None else directory.read_header()
+    if header["class"] != cls.__name__:
+        raise ValueError(
+            f"`path` must hold a {cls.__name__}. Received: path={path!r}, a {header['class']}"
+        )
+    spaces = [space_from_config(header[name]) for name in ("observation_space", "action_space")]
+    if env is not None:
+        _check_fits(env, (*spaces, header["config"]["num_envs"]), path)
+    config = {**header["config"], **kwargs}
+    if directory is not None:
+        config.update(storage="memmap", directory=directory)
+    buffer = cls(config.pop("capacity"), *spaces, **config)
+    _, arrays = buffer.get_state()
+    counters = header["counters"]
+    if directory is None:
+        used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
+        hdf5.read_arrays(path, arrays, used)
+    else:
+        directory.read(arrays, counters)
+    buffer.set_counters(counters)
+    return buffer
+
+
+def _header(buffer: Any, counters: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "class": type(buffer).__name__,
+        "observation_space": space_to_config(buffer.observation_space),
+        "action_space": space_to_config(buffer.action_space),
+        "config": buffer.get_config(),
+        "counters": counters,
+    }
+
+
+def _check_fits(env: Any, held: tuple, path: str) -> None:
+    wanted = (*single_spaces(env), num_envs_of(env))
+    names = ("observation space", "action space", "number of environments")
+    for name, ours, theirs in zip(names, held, wanted, strict=True):
+        if ours != theirs:
+            raise ValueError(
+                f"`path` must hold a replay buffer for `env`: its {name} differs. Received: "
+                f"path={path!r} with {ours}, env with {theirs}"
+            )

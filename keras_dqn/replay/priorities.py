@@ -1,0 +1,128 @@
+"""What decides how often each slot of a prioritized buffer is drawn: by priority or by its rank."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_dqn.replay.sum_tree import SumTree
+
+_SORTED_AT_ONCE = 10_000
+_CHANGED_PART = 20  # of the priorities, after which larger numbers of them are sorted again
+
+
+class Proportional:
+    """Draws slots in proportion to `priority**alpha`.
+
+    Args:
+        num_slots: Int, how many slots there are.
+        alpha: Float, at least 0.
+
+    Reference:
+        Schaul et al., 2016, section 3.3, first variant.
+    """
+
+    def __init__(self, num_slots: int, alpha: float) -> None:
+        self.alpha = alpha
+        self.largest = 1.0
+        self._tree = SumTree(num_slots)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return self._tree.nbytes
+
+    def tree(self) -> SumTree:
+        """Returns the tree to draw from."""
+        return self._tree
+
+    def set(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:
+        """Sets the priorities `[N]` of slots `[N]`; of one that occurs twice the last counts."""
+        self.largest = max(self.largest, priorities.max(initial=0.0))
+        self._tree.set(slots, priorities**self.alpha)
+
+    def enter(self, slots: NDArray[np.int64], empty: NDArray[np.int64]) -> None:
+        """Gives slots the largest priority there ever was, and `empty` ones none."""
+        values = np.zeros(len(slots) + len(empty))
+        values[: len(slots)] = self.largest**self.alpha
+        self._tree.set(np.concatenate([slots, empty]), values)
+
+    def arrays(self) -> dict[str, NDArray]:
+        """Returns the arrays to save, one entry a slot."""
+        return {"priority_value": self._tree.leaves}
+
+    def restored(self) -> None:
+        """Is told that the arrays of `arrays` were written to."""
+        self._tree.rebuild()
+
+
+class RankBased:
+    """Draws slots in proportion to `rank**-alpha`; the largest priority has rank 1.
+
+    Args:
+        num_slots: Int, how many slots there are.
+        alpha: Float, at least 0.
+
+    Reference:
+        Schaul et al., 2016, section 3.3, second variant, and appendix B.2.1.
+    """
+
+    def __init__(self, num_slots: int, alpha: float) -> None:
+        self.alpha = alpha
+        self.largest = 1.0
+        self._priorities = np.zeros(num_slots)  # zero where a slot is empty
+        self._ranked = np.zeros(0)  # the priorities of the last sort, negated, ascending
+        self._num_changed = 0
+        self._tree = SumTree(num_slots)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return self._tree.nbytes + self._priorities.nbytes
+
+    def tree(self) -> SumTree:
+        """Returns the tree to draw from, sorted anew if enough has changed."""
+        exact = len(self._ranked) <= _SORTED_AT_ONCE
+        if self._num_changed > (0 if exact else len(self._ranked) // _CHANGED_PART):
+            self._sort()
+        return self._tree
+
+    def set(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:
+        """Sets the priorities `[N]` of slots `[N]`; of one that occurs twice the last counts."""
+        self.largest = max(self.largest, priorities.max(initial=0.0))
+        self._write(slots, priorities)
+
+    def enter(self, slots: NDArray[np.int64], empty: NDArray[np.int64]) -> None:
+        """Gives slots the largest priority there ever was, and `empty` ones none."""
+        self._write(slots, np.full(len(slots), self.largest))
+        self._priorities[empty] = 0.0
+        self._tree.set(empty, 0.0)
+
+    def arrays(self) -> dict[str, NDArray]:
+        """Returns the arrays to save, one entry a slot."""
+        if self._num_changed:
+            self._sort()  # so that what is saved and what goes on agree
+        return {"priority": self._priorities}
+
+    def restored(self) -> None:
+        """Is told that the arrays of `arrays` were written to."""
+        self._sort()
+
+    def _write(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:
+        self._priorities[slots] = priorities
+        ranks = 1.0 + self._ranked.searchsorted(-priorities)
+        self._tree.set(slots, ranks**-self.alpha)
+        self._num_changed += len(slots)
+
+    def _sort(self) -> None:
+        filled = np.flatnonzero(self._priorities)
+        negated = -self._priorities[filled]
+        order = negated.argsort(kind="stable")
+        self._ranked = negated[order]
+        self._tree.leaves[:] = 0.0
+        self._tree.leaves[filled[order]] = np.arange(1.0, len(filled) + 1) ** -self.alpha
+        self._tree.rebuild()
+        self._num_changed = 0
+
+
+VARIANTS: dict[str, Any] = {"proportional": Proportional, "rank": RankBased}

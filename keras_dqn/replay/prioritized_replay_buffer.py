@@ -1,0 +1,196 @@
+"""Prioritized experience replay: transitions are drawn the oftener the larger their TD error is."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_dqn.replay.draws import stacked
+from keras_dqn.replay.priorities import VARIANTS
+from keras_dqn.replay.prioritized_draws import PrioritizedDraws, check_beta
+from keras_dqn.replay.replay_buffer import ReplayBuffer
+
+_MAX_BATCHES_WITHOUT_FEEDBACK = 100
+
+
+class PrioritizedReplayBuffer(ReplayBuffer):
+    """Draws a transition with a probability that grows with its last TD error.
+
+    ```
+    P(i)   = v(i) / sum_j v(j)
+    v(i)   = p(i)**alpha, p(i) = |td_error(i)| + epsilon       proportional
+    v(i)   = (1 / rank(i))**alpha, rank 1 the largest p        rank-based
+    w(i)   = (N * P(i))**-beta / max_batch (N * P)**-beta
+    ```
+
+    A transition enters with the largest priority there ever was (1 at first). Each batch is drawn
+    with replacement from B equal strata of the sum of all v; the weights are normalised by the
+    largest of their own batch. `fit` on its `dataset` feeds the TD errors back by itself after each
+    execution: with `steps_per_execution=1` the priorities are exact, with K they are those from the
+    start of the execution. In a loop of your own call `update_priorities`.
+
+    Ranks are exact up to 10,000 transitions. Above, all are sorted anew when a twentieth of the
+    priorities has changed, and until then a changed one takes the rank that its priority had in the
+    last sort.
+
+    Args:
+        capacity: As in `ReplayBuffer`.
+        observation_space: As in `ReplayBuffer`.
+        action_space: As in `ReplayBuffer`.
+        alpha: Float, at least 0; 0 draws uniformly. Defaults to `0.6`.
+        beta: Float, at least 0, or a callable of the number of updates fed back so far; 1 corrects
+            the bias in full. Defaults to `0.4`.
+        epsilon: Float above 0. Defaults to `1e-6`.
+        variant: `"proportional"` or `"rank"`. Defaults to `"proportional"`.
+        **kwargs: Further arguments of `ReplayBuffer`.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    Reference:
+        Schaul et al., 2016, "Prioritized Experience Replay", equation 1, section 3.4 and
+        Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        *,
+        alpha: float = 0.6,
+        beta: float | Callable[[int], float] = 0.4,
+        epsilon: float = 1e-6,
+        variant: str = "proportional",
+        **kwargs: Any,
+    ) -> None:
+        if not 0.0 <= alpha < np.inf:
+            raise ValueError(f"`alpha` must be at least 0. Received: {alpha=}")
+        if not callable(beta):
+            check_beta(beta)
+        if not 0.0 < epsilon < np.inf:
+            raise ValueError(f"`epsilon` must be above 0. Received: {epsilon=}")
+        if variant not in VARIANTS:
+            raise ValueError(f"`variant` must be one of {list(VARIANTS)}. Received: {variant=}")
+        super().__init__(capacity, observation_space, action_space, **kwargs)
+        self.alpha = alpha
+        self.beta = beta
+        self.epsilon = epsilon
+        self.variant = variant
+        priorities = VARIANTS[variant](self._rings.num_slots, alpha)
+        self._draws = PrioritizedDraws(self._rings, self._rng, priorities, beta)
+        self._batches_without_feedback = 0
+        self._warned = False
+
+    @property
+    def updates(self) -> int:
+        """How many updates have been fed back, what a `beta` function is called with."""
+        return self._draws.updates
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays, those of the priorities included."""
+        return super().nbytes + self._draws.priorities.nbytes
+
+    # Feedback
+
+    def update_priorities(self, keys: Any, td_error: Any) -> None:
+        """Sets priorities to `|td_error| + epsilon`.
+
+        Args:
+            keys: `[B]` or, of K batches, `[K, B]` integer: the `key` of transitions drawn. One that
+                is no longer stored is ignored; of one that occurs twice the last counts.
+            td_error: Of the same shape, float, finite; signed or not.
+
+        Raises:
+            ValueError: If a shape, a dtype or a number does not fit; no priority changes then.
+        """
+        keys, td_error = np.asarray(keys), np.asarray(td_error, np.float64)
+        if keys.shape != td_error.shape or keys.dtype.kind not in "iu":
+            raise ValueError(
+                "`keys` must be integers, and `td_error` of their shape. Received: "
+                f"keys of {keys.dtype} {keys.shape}, td_error of shape {td_error.shape}"
+            )
+        if not np.isfinite(td_error).all():
+            raise ValueError(f"`td_error` must be finite. Received: td_error={td_error.tolist()}")
+        self._draws.take_new_rows()
+        row, env = np.divmod(keys.ravel(), self.num_envs)
+        stored = self._rings.holds_rows(env, row)
+        slots = self._rings.slots(env[stored], row[stored])
+        self._draws.priorities.set(slots, np.abs(td_error.ravel()[stored]) + self.epsilon)
+        self._draws.updates += len(keys) if keys.ndim > 1 else 1
+        self._batches_without_feedback = 0
+
+    def expect_feedback(self, num_batches: int) -> None:
+        """Counts batches drawn for training, and warns once if none of 100 was fed back."""
+        if self._batches_without_feedback >= _MAX_BATCHES_WITHOUT_FEEDBACK and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._batches_without_feedback} batches were drawn from a prioritized buffer "
+                "and no TD error came back: its priorities stand still. `DQN.fit` on "
+                "`replay.dataset(...)` feeds them back by itself; elsewhere call "
+                "`replay.update_priorities(keys, td_error)`.",
+                stacklevel=2,
+            )
+        self._batches_without_feedback += num_batches
+
+    # Drawing
+
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        gamma: float = 0.99,
+        n_step: int = 1,
+        num_batches: int | None = None,
+    ) -> tuple:
+        """Draws transitions by priority, with replacement, as the triple that `fit` unpacks.
+
+        Args:
+            batch_size: As in `ReplayBuffer.sample`.
+            gamma: As in `ReplayBuffer.sample`.
+            n_step: As in `ReplayBuffer.sample`.
+            num_batches: Int K or None. With K, a stack `[K, B, ...]` of batches, each with strata
+                and weights of its own. Defaults to `None`.
+
+        Returns:
+            As `ReplayBuffer.sample`; the transition also has `key` `[B]` int64, which names a
+            stored transition for `update_priorities`, and the weights are the importance weights.
+
+        Raises:
+            ValueError: If an argument is outside its range.
+            RuntimeError: If no transition can be drawn yet.
+        """
+        batches = self._sample(num_batches or 1, batch_size, gamma, n_step)
+        return batches if num_batches is None else stacked(batches, num_batches)
+
+    def _columns(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> dict[str, NDArray]:
+        return {"key": row * self.num_envs + env}
+
+    # On disk
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor that are no spaces; None for a function."""
+        own = {name: getattr(self, name) for name in ("alpha", "epsilon", "variant")}
+        return {**super().get_config(), **own, "beta": None if callable(self.beta) else self.beta}
+
+    def get_state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
+        """Returns what changes: counters that JSON can hold, and arrays of one entry a slot."""
+        self._draws.take_new_rows()
+        counters, arrays = super().get_state()
+        priorities = self._draws.priorities
+        own = {
+            "updates": self.updates,
+            "largest_priority": priorities.largest,
+            "seen_heads": counters["heads"],
+        }
+        return {**counters, **own}, {**arrays, **priorities.arrays()}
+
+    def set_counters(self, counters: dict[str, Any]) -> None:
+        """Takes the counters of `get_state`, once its arrays were written to."""
+        super().set_counters(counters)
+        self._draws.updates = counters["updates"]
+        self._draws.restored(counters["largest_priority"], counters["seen_heads"])

@@ -1,0 +1,66 @@
+"""Gymnasium spaces of numbers as what JSON can hold, and back."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+
+
+def space_to_config(space: Any) -> dict[str, Any]:
+    """Returns a dict that `space_from_config` makes an equal space of."""
+    kind = type(space).__name__
+    if isinstance(space, Dict):
+        return {"kind": kind, "spaces": {k: space_to_config(s) for k, s in space.items()}}
+    if isinstance(space, Box):
+        low, high = _shortened(space.low), _shortened(space.high)
+        return {
+            "kind": kind,
+            "low": low,
+            "high": high,
+            "shape": list(space.shape),
+            "dtype": str(space.dtype),
+        }
+    if isinstance(space, Discrete):
+        return {"kind": kind, "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, MultiBinary):
+        return {"kind": kind, "n": list(space.shape)}
+    return {
+        "kind": kind,
+        "nvec": space.nvec.tolist(),
+        "start": space.start.tolist(),
+        "dtype": str(space.dtype),
+    }
+
+
+def space_from_config(config: dict[str, Any]) -> gym.Space:
+    """Returns the space of a dict of `space_to_config`.
+
+    Raises:
+        ValueError: If the dict is of another kind.
+    """
+    config = dict(config)
+    kind = config.pop("kind", None)
+    if kind == "Dict":
+        return Dict({key: space_from_config(space) for key, space in config["spaces"].items()})
+    if kind == "Box":
+        shape, dtype = tuple(config["shape"]), np.dtype(config["dtype"])
+        low, high = (np.full(shape, config[end], dtype) for end in ("low", "high"))
+        return Box(low, high, shape, dtype.type)
+    if kind == "Discrete":
+        return Discrete(config["n"], start=config["start"])
+    if kind == "MultiBinary":
+        return MultiBinary(config["n"])
+    if kind == "MultiDiscrete":
+        start = np.array(config["start"])
+        return MultiDiscrete(np.array(config["nvec"]), np.dtype(config["dtype"]).type, start=start)
+    raise ValueError(f"no space that can be restored: {kind!r}")
+
+
+def _shortened(bounds: np.ndarray) -> Any:
+    """Returns one number where all are the same, which they are for frames."""
+    return (
+        bounds.flat[0].item()
+        if bounds.size and (bounds == bounds.flat[0]).all()
+        else bounds.tolist()
+    )
