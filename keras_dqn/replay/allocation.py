@@ -50,16 +50,24 @@ class MemmapDirectory:
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         """Returns the array of a name: zeros, or as it was left."""
+        if self._reopen:
+            return self._opened(name, shape, dtype)
+        return np.lib.format.open_memmap(self.path / f"{name}.npy", "w+", dtype, shape)
+
+    def _opened(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         file = self.path / f"{name}.npy"
-        if not self._reopen:
-            return np.lib.format.open_memmap(file, "w+", dtype, shape)
-        array = np.lib.format.open_memmap(file, "r+")
-        if (array.shape, array.dtype) != (shape, np.dtype(dtype)):
-            raise ValueError(
-                f"`directory` holds no replay buffer that can be opened: {file.name} must be "
-                f"{np.dtype(dtype)} {shape}. Received: {array.dtype} {array.shape}"
-            )
-        return array
+        try:
+            array = np.load(file, mmap_mode="r")  # "r+" would fill a truncated file up with zeros
+        except (OSError, ValueError, EOFError) as error:
+            received = str(error)
+        else:
+            if (array.shape, array.dtype) == (shape, np.dtype(dtype)):
+                return np.load(file, mmap_mode="r+")
+            received = f"{array.dtype} {array.shape}"
+        raise ValueError(
+            f"`directory` holds no replay buffer that can be opened: {file.name} must be "
+            f"{np.dtype(dtype)} {shape}. Received: {received}"
+        )
 
     def written(self, heads: list[int], runs: list[bool]) -> None:
         """Writes the counts after each `add`, so that the files agree with each other."""
@@ -86,7 +94,7 @@ class MemmapDirectory:
         """Fills arrays that are in memory, and the counts that were written after the header."""
         for name, array in arrays.items():
             if not isinstance(array, np.memmap):
-                array[:] = np.load(self.path / f"{name}.npy")
+                array[:] = self._opened(name, array.shape, array.dtype)
         self._counts = self.allocate("counts", (2, len(counters["heads"])), np.int64)
         counters["heads"] = self._counts[0].tolist()
         counters["runs"] = self._counts[1].astype(bool).tolist()
@@ -106,7 +114,7 @@ def _save_array(array: NDArray, file: Any) -> None:
 
 
 def _save_json(header: dict[str, Any], file: Any) -> None:
-    file.write(json.dumps(header).encode())
+    file.write(json.dumps(header, default=np.generic.item).encode())
 
 
 def allocator(storage: str, directory: Any) -> Memory | MemmapDirectory:

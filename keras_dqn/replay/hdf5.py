@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-_FORMAT = "keras_dqn replay buffer"
+_FORMAT = np.bytes_("keras_dqn replay buffer")  # of fixed length: strings carry no checksum
 VERSION = 1
 _CHUNK_BYTES = 1 << 20
 
@@ -28,7 +28,7 @@ def write_file(path: str, header: dict, arrays: dict[str, NDArray], used: Ranges
         used: List of `(start, stop)`, the entries worth writing; the rest is zeros.
     """
     partial = f"{path}.partial"
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    text = np.frombuffer(json.dumps(header, default=np.generic.item).encode(), np.uint8)
     with h5py.File(partial, "w", libver=("v110", "v110")) as file:  # 1.10: checksums on metadata
         file.attrs["format"] = _FORMAT
         file.attrs["version"] = VERSION

@@ -78,7 +78,7 @@ class RankBased:
     @property
     def nbytes(self) -> int:
         """The bytes of all arrays."""
-        return self._tree.nbytes + self._priorities.nbytes
+        return self._tree.nbytes + self._priorities.nbytes + self._ranked.nbytes
 
     def tree(self) -> SumTree:
         """Returns the tree to draw from, sorted anew if enough has changed."""
@@ -95,6 +95,7 @@ class RankBased:
     def enter(self, slots: NDArray[np.int64], empty: NDArray[np.int64]) -> None:
         """Gives slots the largest priority there ever was, and `empty` ones none."""
         self._write(slots, np.full(len(slots), self.largest))
+        self._num_changed += np.count_nonzero(self._priorities[empty])
         self._priorities[empty] = 0.0
         self._tree.set(empty, 0.0)
 

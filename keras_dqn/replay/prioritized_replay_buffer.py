@@ -117,7 +117,7 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         if not np.isfinite(td_error).all():
             raise ValueError(f"`td_error` must be finite. Received: td_error={td_error.tolist()}")
         self._draws.take_new_rows()
-        row, env = np.divmod(keys.ravel(), self.num_envs)
+        row, env = np.divmod(keys.ravel().astype(np.int64), self.num_envs)
         stored = self._rings.holds_rows(env, row)
         slots = self._rings.slots(env[stored], row[stored])
         self._draws.priorities.set(slots, np.abs(td_error.ravel()[stored]) + self.epsilon)

@@ -48,7 +48,7 @@ class ReplayBuffer:
     Raises:
         ValueError: If `capacity` is below `num_envs`, a space is of another kind, or observations
             are not stacked as `frame_stack` says.
-        MemoryError: If so many rows cannot be allocated.
+        MemoryError: If so many rows cannot be allocated; an `OSError` if they are files.
 
     Example:
     >>> space = gym.spaces.Box(-1.0, 1.0, (2,))

@@ -179,7 +179,7 @@ class Rings:
             slots = self.slots(env, row)
         else:
             slots = self.slots(env[:, None], row[:, None] + self._frames)
-        return [leaf.take(slots, axis=0) for leaf in self.observations]
+        return [np.asarray(leaf).take(slots, axis=0) for leaf in self.observations]
 
     def windows(
         self, env: NDArray[np.int64], row: NDArray[np.int64], gamma: float, n_step: int
@@ -205,7 +205,7 @@ class Rings:
 def make_rings(
     num_envs: int, num_rows: int, leaves: list[Leaf], frame_stack: int | None, allocate: Any
 ) -> Rings:
-    """Returns `Rings`, or raises a `MemoryError` that names the bytes they would take."""
+    """Returns `Rings`, or raises an error that names the bytes they would take."""
     row = sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
     row = row // (frame_stack or 1) + _BYTES_BESIDE_OBSERVATION
     needed = num_envs * (num_rows + 1) * row
@@ -213,8 +213,8 @@ def make_rings(
         if needed > sys.maxsize:
             raise MemoryError("more than an address can tell apart")
         return Rings(num_envs, num_rows, leaves, frame_stack, allocate)
-    except MemoryError as error:
-        raise MemoryError(
-            f"`capacity` needs {needed:,} bytes, {row:,} for each row, which cannot be allocated. "
-            f"Received: capacity={num_envs * num_rows}"
+    except (MemoryError, OSError) as error:  # of files the latter
+        raise (MemoryError if isinstance(error, MemoryError) else OSError)(
+            f"`capacity` needs {needed:,} bytes, {row:,} for each row, which cannot be allocated "
+            f"({error}). Received: capacity={num_envs * num_rows}"
         ) from error

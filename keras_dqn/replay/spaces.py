@@ -6,12 +6,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 
+_KINDS = (Dict, Box, Discrete, MultiBinary, MultiDiscrete)
+
 
 def space_to_config(space: Any) -> dict[str, Any]:
     """Returns a dict that `space_from_config` makes an equal space of."""
-    kind = type(space).__name__
+    kind = next(kind.__name__ for kind in _KINDS if isinstance(space, kind))
     if isinstance(space, Dict):
-        return {"kind": kind, "spaces": {k: space_to_config(s) for k, s in space.items()}}
+        return {"kind": kind, "spaces": [[k, space_to_config(s)] for k, s in space.items()]}
     if isinstance(space, Box):
         low, high = _shortened(space.low), _shortened(space.high)
         return {
@@ -22,9 +24,14 @@ def space_to_config(space: Any) -> dict[str, Any]:
             "dtype": str(space.dtype),
         }
     if isinstance(space, Discrete):
-        return {"kind": kind, "n": int(space.n), "start": int(space.start)}
+        return {
+            "kind": kind,
+            "n": int(space.n),
+            "start": int(space.start),
+            "dtype": str(space.dtype),
+        }
     if isinstance(space, MultiBinary):
-        return {"kind": kind, "n": list(space.shape)}
+        return {"kind": kind, "n": np.array(space.n).tolist()}
     return {
         "kind": kind,
         "nvec": space.nvec.tolist(),
@@ -42,13 +49,16 @@ def space_from_config(config: dict[str, Any]) -> gym.Space:
     config = dict(config)
     kind = config.pop("kind", None)
     if kind == "Dict":
-        return Dict({key: space_from_config(space) for key, space in config["spaces"].items()})
+        # Pairs keep their order; a dict would be sorted, and the leaves with it.
+        return Dict([(key, space_from_config(space)) for key, space in config["spaces"]])
     if kind == "Box":
         shape, dtype = tuple(config["shape"]), np.dtype(config["dtype"])
         low, high = (np.full(shape, config[end], dtype) for end in ("low", "high"))
         return Box(low, high, shape, dtype.type)
     if kind == "Discrete":
-        return Discrete(config["n"], start=config["start"])
+        dtype = np.dtype(config["dtype"])
+        further = {} if dtype == np.int64 else {"dtype": dtype}  # unknown to Gymnasium 1.1
+        return Discrete(config["n"], start=config["start"], **further)
     if kind == "MultiBinary":
         return MultiBinary(config["n"])
     if kind == "MultiDiscrete":
