@@ -1,5 +1,8 @@
 """Transitions for the replay benchmark, the same for all: random, episodes of 200 steps."""
 
+import ctypes
+import gc
+
 import numpy as np
 
 CAPACITY = 100_000
@@ -22,27 +25,40 @@ class Vectors:
         return self._rows[step % len(self._rows)]
 
 
-class Frames:
+class FramesFirst:
     """Stacks of 4 frames of 84 by 84 uint8, of which two that follow share three."""
 
-    shape, dtype, low, high = (84, 84, 4), np.uint8, 0, 255
-    memory_capacity = 5_000  # 100,000 of them would need up to 6 GB
+    shape, dtype, low, high = (4, 84, 84), np.uint8, 0, 255
+    memory_capacity = 50_000  # of which the largest needs 2.8 GB
 
     def __init__(self, envs):
-        draws = np.random.default_rng(0).integers(0, 256, (259, 84, 84), np.uint8)
-        self._frames = np.ascontiguousarray(np.moveaxis(draws, 0, -1))
+        frames = np.random.default_rng(0).integers(0, 256, (256, 84, 84), np.uint8)
+        self._frames = np.concatenate([frames, frames[:3]])  # the first follows the last
         self._envs = envs
 
     def observation(self, step):
-        """Returns `[E, 84, 84, 4]`; the next observation is that of `step + 1`."""
+        """Returns `[E, ...]`; the next observation is that of `step + 1`."""
         first = step % 256
-        frames = np.ascontiguousarray(self._frames[..., first : first + 4])
-        return np.broadcast_to(frames, (self._envs, *self.shape))
+        stack = self.arranged(self._frames[first : first + 4])
+        return np.broadcast_to(stack, (self._envs, *self.shape))
+
+    def arranged(self, stack):
+        """Returns a stack `[4, 84, 84]` as this data has it."""
+        return stack
+
+
+class Frames(FramesFirst):
+    """The same with the frames on the last axis."""
+
+    shape = (84, 84, 4)
+
+    def arranged(self, stack):
+        return np.ascontiguousarray(np.moveaxis(stack, 0, -1))
 
 
 def data_of(kind, envs):
-    """Returns the data that a request names, `"vectors"` or `"frames"`."""
-    return {"vectors": Vectors, "frames": Frames}[kind](envs)
+    """Returns the data that a request names."""
+    return {"vectors": Vectors, "frames": Frames, "frames_first": FramesFirst}[kind](envs)
 
 
 def steps(data, envs, first, count):
@@ -56,6 +72,8 @@ def steps(data, envs, first, count):
 
 
 def resident_bytes():
-    """Returns the bytes of memory that this process holds (Linux)."""
+    """Returns the bytes of memory that this process holds (Linux with glibc)."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free is not held back for later
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4_096

@@ -1,4 +1,9 @@
-"""keras_dqn's `ReplayBuffer`."""
+"""keras_dqn's `ReplayBuffer`.
+
+`--frame-stack` stores each frame of a stack once; `--prioritized` takes `PrioritizedReplayBuffer`.
+"""
+
+import sys
 
 import gymnasium as gym
 import race
@@ -7,13 +12,18 @@ from replay_data import CAPACITY, GAMMA, NUM_ACTIONS
 
 import keras_dqn
 
+OPTIONS = {"frame_stack": 4} if "--frame-stack" in sys.argv else {}
+REPLAY_CLASS = (
+    keras_dqn.PrioritizedReplayBuffer if "--prioritized" in sys.argv else keras_dqn.ReplayBuffer
+)
+
 
 class Buffer:
     def __init__(self, data, envs, n_step, capacity=CAPACITY):
         self.n_step = n_step
         space = gym.spaces.Box(data.low, data.high, data.shape, data.dtype)
-        self.replay = keras_dqn.ReplayBuffer(
-            capacity, space, gym.spaces.Discrete(NUM_ACTIONS), num_envs=envs, seed=0
+        self.replay = REPLAY_CLASS(
+            capacity, space, gym.spaces.Discrete(NUM_ACTIONS), num_envs=envs, seed=0, **OPTIONS
         )
         self.no = [False] * envs
 

@@ -6,6 +6,7 @@ import sys
 from replay_data import CAPACITY, data_of, resident_bytes, steps
 
 ROWS_AT_ONCE = 2_000  # steps whose arrays are made before the clock starts
+WARM_UP_STEPS = 250  # more than an episode: what a library loads or compiles late is no buffer's
 
 
 def serve(buffer_class, race):
@@ -49,8 +50,17 @@ class Cases:
 
 def bytes_per_transition(buffer_class, kind):
     data = data_of(kind, 1)
+    _full(buffer_class, data, WARM_UP_STEPS)
     before = resident_bytes()
-    buffer = buffer_class(data, 1, 1, data.memory_capacity)
-    for step in steps(data, 1, 0, data.memory_capacity):
-        buffer.add(*step)
+    buffer = _full(buffer_class, data, data.memory_capacity)
     return (resident_bytes() - before) / len(buffer)
+
+
+def _full(buffer_class, data, capacity):
+    """Returns a filled buffer from which was drawn now and then, as learning would."""
+    buffer = buffer_class(data, 1, 1, capacity)
+    for i, step in enumerate(steps(data, 1, 0, capacity)):
+        buffer.add(*step)
+        if i % 100 == 99:
+            buffer.sample(64)
+    return buffer
