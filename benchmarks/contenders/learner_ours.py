@@ -1,7 +1,9 @@
-"""keras_dqn as a user runs it: `model.fit` on a replay dataset. Arguments: TASK, K, [plain|xla].
+"""keras_dqn as a user runs it: `model.fit` on a replay dataset.
+Arguments: TASK, K, [plain|xla|prioritized].
 
-With `plain` it learns plain Q, not double, as Stable-Baselines3 and SBX do; with `xla` it compiles
-convolutions by XLA too.
+`plain` it learns plain Q, not double, as
+Stable-Baselines3 and SBX do; with `xla` it compiles convolutions by XLA too; with `prioritized` it
+draws by priority and feeds TD errors back.
 """
 
 import sys
@@ -31,9 +33,10 @@ if task.is_image:
 layers += [keras.layers.Dense(units, "relu") for units in task.hidden]
 network = keras.Sequential([*layers, keras.layers.Dense(task.num_actions)])
 
-replay = keras_dqn.ReplayBuffer(
-    task.num_transitions * 2, observation_space(task), action_space(task), seed=0
-)
+buffer = keras_dqn.ReplayBuffer
+if "prioritized" in sys.argv:
+    buffer = keras_dqn.PrioritizedReplayBuffer
+replay = buffer(task.num_transitions * 2, observation_space(task), action_space(task), seed=0)
 steps = transitions(task)
 for i in range(task.num_transitions):
     replay.add(

@@ -540,6 +540,18 @@ def test_rows_that_were_overwritten_after_the_last_flush_are_new(tmp_path):
     assert starts(PrioritizedReplayBuffer.load(tmp_path / "replay")) == set(range(65, 85))
 
 
+def test_an_episode_begun_after_the_last_flush_keeps_its_end(tmp_path):
+    replay = memmap(tmp_path)
+    replay.add(0, 5, 0.0, True, False, 1)
+    replay.flush()
+    numbered(replay, range(10, 13))
+    replay = ReplayBuffer.load(tmp_path / "replay")
+    numbered(replay, [100])
+    observation, transition, _ = replay.sample(400)
+    np.testing.assert_array_equal(transition["next_observation"], observation + 1)
+    assert starts(replay, n_step=2) == {0, 10, 11, 12}
+
+
 @STORAGES
 def test_a_running_episode_goes_on(storage, tmp_path):
     replay = make(space=NUMBERS) if storage == "file" else memmap(tmp_path)
