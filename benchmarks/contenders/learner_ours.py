@@ -1,7 +1,6 @@
 """keras_dqn as a user runs it: `model.fit` on a replay dataset.
-Arguments: TASK, K, [plain|xla|prioritized].
 
-`plain` it learns plain Q, not double, as
+Arguments: TASK, K, [plain|xla|prioritized]. With `plain` it learns plain Q, not double, as
 Stable-Baselines3 and SBX do; with `xla` it compiles convolutions by XLA too; with `prioritized` it
 draws by priority and feeds TD errors back.
 """
