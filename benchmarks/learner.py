@@ -60,6 +60,7 @@ class Entry(NamedTuple):
 ENTRIES = [
     *(Entry(f"ours, K={k}", "tensorflow", "learner_ours.py", (k,)) for k in (1, 8, 64, 256)),
     Entry("ours, K=64, plain Q", "tensorflow", "learner_ours.py", (64, "plain"), "as SB3 and SBX"),
+    Entry("ours, K=64, prioritized", "tensorflow", "learner_ours.py", (64, "prioritized"), "", MLP),
     Entry(
         "ours, K=8, XLA", "tensorflow", "learner_ours.py", (8, "xla"), "jit_compile=True", ("cnn",)
     ),

@@ -26,6 +26,9 @@ class Leaf:
         self.dtype = np.dtype(np.int32) if discrete else np.dtype(space.dtype)
         self._low, self._high = _bounds(space)
         self._takes_any_value = _takes_any_value(space)
+        self._unbounded = isinstance(space, gym.spaces.Box) and bool(
+            np.isneginf(space.low).all() and np.isposinf(space.high).all()
+        )
         self._warned = False
         self._passed = b""
 
@@ -43,11 +46,14 @@ class Leaf:
             return array
         content = array.tobytes()
         if content != self._passed:  # an observation mostly is the next observation before it
-            inside = (array >= self._low) & (array <= self._high)
+            inside = np.isfinite(array) if self._unbounded else self._is_inside(array)
             if np.count_nonzero(inside) < inside.size:
                 self._refuse_or_warn(argument, array)
             self._passed = content
         return array
+
+    def _is_inside(self, array: NDArray) -> NDArray[np.bool_]:
+        return (array >= self._low) & (array <= self._high)
 
     def _cast(self, argument: str, array: NDArray) -> NDArray:
         if not np.can_cast(array.dtype, self.dtype, "same_kind"):
@@ -117,7 +123,9 @@ class ObservationLayout:
 
     def check(self, argument: str, observation: Any, num_envs: int) -> list[NDArray]:
         """Returns one `[E, ...]` array a leaf, or raises what does not fit the space."""
-        values = [observation] if self._single else _flatten(self.space, observation, argument)
+        if self._single:
+            return [self.leaves[0].check(argument, observation, num_envs)]
+        values = _flatten(self.space, observation, argument)
         arrays = []
         for leaf, value in zip(self.leaves, values, strict=True):
             arrays.append(leaf.check(argument, value, num_envs))

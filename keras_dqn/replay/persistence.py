@@ -31,6 +31,11 @@ def load(cls: Any, path: str | os.PathLike, env: Any, kwargs: dict[str, Any]) ->
     path = os.fspath(path)
     directory = MemmapDirectory(path, reopen=True) if os.path.isdir(path) else None
     header = hdf5.read_header(path) if directory is None else directory.read_header()
+    if header.get("version") != hdf5.VERSION:
+        raise ValueError(
+            f"`path` must hold a replay buffer of version {hdf5.VERSION}. Received: path={path!r} "
+            f"of version {header.get('version')}"
+        )
     if header["class"] != cls.__name__:
         raise ValueError(
             f"`path` must hold a {cls.__name__}. Received: path={path!r}, a {header['class']}"
@@ -55,6 +60,7 @@ def load(cls: Any, path: str | os.PathLike, env: Any, kwargs: dict[str, Any]) ->
 
 def _header(buffer: Any, counters: dict[str, Any]) -> dict[str, Any]:
     return {
+        "version": hdf5.VERSION,
         "class": type(buffer).__name__,
         "observation_space": space_to_config(buffer.observation_space),
         "action_space": space_to_config(buffer.action_space),

@@ -339,6 +339,14 @@ def test_another_version_is_refused(saved, path):
         ReplayBuffer.load(path)
 
 
+def test_a_directory_of_another_version_is_refused(tmp_path):
+    memmap(tmp_path).flush()
+    header = tmp_path / "replay" / "buffer.json"
+    header.write_text(header.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(ValueError, match=r"of version 1\. Received: .*of version 2"):
+        ReplayBuffer.load(tmp_path / "replay")
+
+
 @pytest.mark.parametrize("change", ["missing", "shape", "dtype"])
 def test_an_array_that_does_not_fit_is_refused(saved, path, change):
     with h5py.File(path, "a") as file:
