@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from gymnasium.spaces import Box, Discrete
 
 from keras_dqn import (
@@ -354,6 +355,7 @@ def test_a_plain_keras_model_is_warned_after_100_batches():
 def test_a_dqn_on_batches_without_keys_is_warned(make_agent, fit):
     replay = Recorded()
 
+    @tf.autograph.experimental.do_not_convert
     def without_key(observation, transition, weight):
         return observation, {k: v for k, v in transition.items() if k != "key"}, weight
 
