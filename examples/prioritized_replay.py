@@ -13,6 +13,7 @@ import keras_dqn
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--states", type=int, default=12, help="length of the walk")
 parser.add_argument("--max-updates", type=int, default=40_000)
+parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--plot", default="prioritized_replay.png")
 args = parser.parse_args()
 N, GAMMA, UPDATES = args.states, 1 - 1 / args.states, 64
@@ -32,10 +33,8 @@ def fill(replay):
 
 def train(replay):
     """Learns a table of Q from zeros; returns updates and the table's mean squared error."""
-    network = keras.Sequential(
-        [keras.Input((), dtype="int32"), keras.layers.Embedding(N, 2, "zeros")]
-    )
-    agent = keras_dqn.DQN(network)
+    table = keras.layers.Embedding(N, 2, "zeros")
+    agent = keras_dqn.DQN(keras.Sequential([keras.Input((), dtype="int32"), table]))
     agent.compile(keras.optimizers.SGD(0.25), "mse", steps_per_execution=UPDATES)
     states = np.arange(N)
     true = np.where(np.eye(2)[states % 2] == 1, GAMMA ** (N - 1 - states)[:, None], 0.0)
@@ -43,7 +42,7 @@ def train(replay):
 
     def measure(epoch, logs):
         updates.append(int(agent.update_count))
-        errors.append(float(((network.get_weights()[0] - true) ** 2).mean()))
+        errors.append(float(((table.get_weights()[0] - true) ** 2).mean()))
         agent.stop_training = errors[-1] < 1e-3
 
     agent.fit(
@@ -61,9 +60,11 @@ def train(replay):
 
 capacity = 4 * 2**N
 buffers = {
-    "uniform": keras_dqn.ReplayBuffer(capacity, *SPACES, seed=0),
-    "rank-based": keras_dqn.PrioritizedReplayBuffer(capacity, *SPACES, variant="rank", seed=0),
-    "proportional": keras_dqn.PrioritizedReplayBuffer(capacity, *SPACES, seed=0),
+    "uniform": keras_dqn.ReplayBuffer(capacity, *SPACES, seed=args.seed),
+    "rank-based": keras_dqn.PrioritizedReplayBuffer(
+        capacity, *SPACES, variant="rank", seed=args.seed
+    ),
+    "proportional": keras_dqn.PrioritizedReplayBuffer(capacity, *SPACES, seed=args.seed),
 }
 for name, replay in buffers.items():
     fill(replay)
@@ -71,9 +72,7 @@ for name, replay in buffers.items():
     print(f"{name}: error {errors[-1]:.1e} after {updates[-1]:,} updates")
     plt.plot(updates, errors, label=name)
 plt.axhline(1e-3, color="gray", linestyle=":")
-plt.xlabel("updates of 4 transitions")
-plt.ylabel("mean squared error of Q")
-plt.yscale("log")
+plt.gca().set(xlabel="updates of 4 transitions", ylabel="mean squared error of Q", yscale="log")
 plt.title(f"Blind cliffwalk of {N} states, {len(replay):,} transitions stored")
 plt.legend()
 plt.savefig(args.plot, dpi=120)
