@@ -81,7 +81,7 @@ class Leaf:
             warnings.warn(
                 f"`{argument}{self.name}` is outside the bounds of {self.space}; it is stored as "
                 f"it is. Received: {array.tolist()}",
-                stacklevel=5,  # the caller of `ReplayBuffer.add`
+                stacklevel=6,  # the caller of `ReplayBuffer.add`
             )
 
 

@@ -12,7 +12,7 @@ from keras_dqn.replay import persistence
 from keras_dqn.replay.allocation import allocator
 from keras_dqn.replay.draws import UniformDraws, check_sampling
 from keras_dqn.replay.n_step import TERMINATED, TRUNCATED, Windows
-from keras_dqn.replay.observation_layout import ObservationLayout, add_axis
+from keras_dqn.replay.observation_layout import ObservationLayout
 from keras_dqn.replay.rings import make_rings
 from keras_dqn.replay.step_checks import StepChecks, check_sizes
 
@@ -85,8 +85,8 @@ class ReplayBuffer:
         check_sizes(capacity, num_envs, frame_stack, observation_space)
         self.storage = allocator(storage, directory)
         self._rng = np.random.default_rng(seed)
-        self._checks = StepChecks(action_space, num_envs)
         self._layout = ObservationLayout(observation_space)
+        self._checks = StepChecks(self._layout, action_space, num_envs, frame_stack)
         self._rings = make_rings(
             num_envs, capacity // num_envs, self._layout.leaves, frame_stack, self.storage.allocate
         )
@@ -149,19 +149,10 @@ class ReplayBuffer:
                 observation is outside its space, or a number is NaN or infinite. Numbers outside
                 the bounds of a Box are stored, with one warning.
         """
-        reward = np.asarray(reward)
-        if self.num_envs == 1 and reward.ndim == 0:
-            observation, next_observation = add_axis(observation), add_axis(next_observation)
-            action, reward, terminated, truncated = [action], [reward], [terminated], [truncated]
-        observations = self._layout.check("observation", observation, self.num_envs)
-        actions = self._checks.actions(action)
-        rewards = self._checks.rewards(reward)
-        terminated = self._checks.booleans("terminated", terminated)
-        truncated = self._checks.booleans("truncated", truncated)
-        next_observations = self._layout.check("next_observation", next_observation, self.num_envs)
-        stepped = None if where is None else self._checks.booleans("where", where)
-        if self.frame_stack is not None:
-            self._checks.stacks(observations[0], next_observations[0], stepped)
+        checked = self._checks.step(
+            observation, action, reward, terminated, truncated, next_observation, where
+        )
+        observations, actions, rewards, terminated, truncated, next_observations, stepped = checked
         append = self._rings.append
         for e in range(self.num_envs):
             if stepped is None or stepped[e]:

@@ -131,9 +131,16 @@ def _drawn_when_asked(draw: Any, spec: Any) -> tf.data.Dataset:
             leaf.set_shape(leaf_spec.shape)
         return tf.nest.pack_sequence_as(spec, leaves)
 
+    return never_ahead(tf.data.Dataset.from_tensors(0).repeat().map(element))
+
+
+def never_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns a dataset whose elements tf.data makes when they are asked for, none before.
+
+    A batch drawn ahead, by an injected prefetch or a user's `map` that autotuning makes parallel,
+    would miss the steps collected before it is used.
+    """
     options = tf.data.Options()
-    # A batch drawn ahead, by an injected prefetch or a user's `map` that autotuning makes parallel,
-    # would miss the steps collected before it is used.
     options.experimental_optimization.inject_prefetch = False
     options.autotune.enabled = False
-    return tf.data.Dataset.from_tensors(0).repeat().map(element).with_options(options)
+    return dataset.with_options(options)

@@ -1,9 +1,11 @@
-"""What `ReplayBuffer.add` asks of actions, rewards and ends: `[E]` in, Python numbers out."""
+"""What `ReplayBuffer.add` asks of a step: arrays that lead with `[E]` in, checked ones out."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from keras_dqn.replay.observation_layout import ObservationLayout, add_axis
 
 _LARGEST_REWARD = float(np.finfo(np.float32).max)
 _BOOLEAN, _INTEGER, _NUMBER = "b", "biu", "biuf"  # kinds of NumPy dtypes
@@ -11,19 +13,62 @@ _KIND_NAMES = {_BOOLEAN: "boolean", _INTEGER: "integer", _NUMBER: "a real number
 
 
 class StepChecks:
-    """Turns the arrays of a step into lists of E Python numbers, the fastest to handle one by one.
+    """Refuses what does not fit the spaces.
 
     Args:
+        layout: `ObservationLayout` of one environment's observations.
         action_space: `gymnasium.spaces.Discrete`.
         num_envs: Int, E.
+        frame_stack: Int or None, how many frames an observation stacks. Defaults to `None`.
     """
 
-    def __init__(self, action_space: Any, num_envs: int) -> None:
+    def __init__(
+        self,
+        layout: ObservationLayout,
+        action_space: Any,
+        num_envs: int,
+        frame_stack: int | None = None,
+    ) -> None:
+        self._layout = layout
         self._action_space = action_space
         self._first_action, self._num_actions = int(action_space.start), int(action_space.n)
         self._num_envs = num_envs
+        self._frame_stack = frame_stack
 
-    def actions(self, action: Any) -> list[int]:
+    def step(
+        self,
+        observation: Any,
+        action: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any,
+        next_observation: Any,
+        where: Any,
+    ) -> tuple:
+        """Returns the arguments of `ReplayBuffer.add`, checked.
+
+        Observations are lists of one `[E, ...]` array a leaf, the others lists of E Python numbers,
+        the fastest to handle one by one; actions are 0-based, `where` may be None.
+
+        Raises:
+            ValueError: As `ReplayBuffer.add` says.
+        """
+        reward = np.asarray(reward)
+        if self._num_envs == 1 and reward.ndim == 0:
+            observation, next_observation = add_axis(observation), add_axis(next_observation)
+            action, reward, terminated, truncated = [action], [reward], [terminated], [truncated]
+        observations = self._layout.check("observation", observation, self._num_envs)
+        actions = self._actions(action)
+        rewards = self._rewards(reward)
+        terminated = self._booleans("terminated", terminated)
+        truncated = self._booleans("truncated", truncated)
+        next_observations = self._layout.check("next_observation", next_observation, self._num_envs)
+        stepped = None if where is None else self._booleans("where", where)
+        if self._frame_stack is not None:
+            self._stacks(observations[0], next_observations[0], stepped)
+        return observations, actions, rewards, terminated, truncated, next_observations, stepped
+
+    def _actions(self, action: Any) -> list[int]:
         """Returns the 0-based actions."""
         first = self._first_action
         actions = [a - first for a in self._numbers("action", action, _INTEGER)]
@@ -31,18 +76,18 @@ class StepChecks:
             raise ValueError(f"`action` must be in {self._action_space}. Received: action={action}")
         return actions
 
-    def rewards(self, reward: Any) -> list[float]:
+    def _rewards(self, reward: Any) -> list[float]:
         """Returns the rewards, all finite in float32."""
         rewards = self._numbers("reward", reward, _NUMBER)
         if not all(abs(r) <= _LARGEST_REWARD for r in rewards):  # NaN is not
             raise ValueError(f"`reward` must be finite in float32. Received: reward={reward}")
         return rewards
 
-    def booleans(self, argument: str, value: Any) -> list[bool]:
+    def _booleans(self, argument: str, value: Any) -> list[bool]:
         """Returns what is boolean."""
         return self._numbers(argument, value, _BOOLEAN)
 
-    def stacks(self, before: NDArray, after: NDArray, stepped: list[bool] | None) -> None:
+    def _stacks(self, before: NDArray, after: NDArray, stepped: list[bool] | None) -> None:
         """Checks that stacks of frames `[E, k, ...]` follow each other where a step was taken."""
         follows = before[:, 1:] == after[:, :-1]
         if follows.all():
