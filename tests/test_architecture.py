@@ -21,6 +21,7 @@ LEVELS = {
     "replay": 1,
     "models": 2,
     "callbacks": 3,
+    "integrations": 4,
 }
 
 

@@ -1,0 +1,1 @@
+"""Other libraries beside keras_dqn; each is imported only when something of it is used."""
