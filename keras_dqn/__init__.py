@@ -2,6 +2,7 @@
 
 from keras_dqn.callbacks.collect_transitions import CollectTransitions
 from keras_dqn.callbacks.evaluate_policy import EvaluatePolicy
+from keras_dqn.callbacks.learning_curve import LearningCurve
 from keras_dqn.callbacks.priority_feedback import PriorityFeedback
 from keras_dqn.callbacks.soft_target_update import SoftTargetUpdate
 from keras_dqn.exploration import Boltzmann, EpsilonGreedy, Greedy
@@ -23,6 +24,7 @@ __all__ = [
     "EvaluatePolicy",
     "ExponentialSchedule",
     "Greedy",
+    "LearningCurve",
     "LinearSchedule",
     "Policy",
     "PrioritizedReplayBuffer",

@@ -1,0 +1,89 @@
+"""`LearningCurve`: a picture of returns, loss, Q-values and exploration that grows with `fit`."""
+
+import math
+import os
+import pathlib
+from typing import Any
+
+import keras
+
+_PANELS = {
+    "return": ("episode_return", "val_return"),
+    "loss": ("loss", "val_loss"),
+    "mean Q of the actions taken": ("q_value",),
+    "exploration": ("epsilon", "temperature"),
+}
+
+
+class LearningCurve(keras.callbacks.Callback):
+    """Draws what was logged so far into a picture at the end of each epoch.
+
+    Four panels: the return (`episode_return` of `CollectTransitions`, `val_return` of
+    `EvaluatePolicy`), the loss, the mean Q-value, and epsilon (or the temperature), over
+    environment steps or, without a collector, over epochs. It reads the logs, and so comes after
+    those callbacks in the list. The picture is replaced as a whole: whoever has it open never sees
+    half of one. A later `fit` with the same object goes on with the curves.
+
+    Args:
+        path: String or path of the picture; the suffix says which kind, `.png` or another one
+            that matplotlib writes. Its directory is made if need be.
+
+    Raises:
+        ImportError: If matplotlib (the extra `plot`) is not installed.
+        ValueError: If the suffix is none that matplotlib writes.
+
+    Example:
+    ```
+    agent.fit(dataset, callbacks=[collect, update, evaluate, LearningCurve("curve.png")])
+    ```
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        super().__init__()
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError(
+                "`LearningCurve` needs matplotlib: python -m pip install matplotlib"
+            ) from error
+        self.path = pathlib.Path(path)
+        kinds = Figure().canvas.get_supported_filetypes()
+        if self.path.suffix[1:] not in kinds:
+            raise ValueError(
+                f"`path` must end in one of {sorted('.' + kind for kind in kinds)}. "
+                f"Received: path={path}"
+            )
+        self._epochs = 0
+        self._curves: dict[str, tuple[list[float], list[float]]] = {}
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Takes the epoch's logs and draws."""
+        logs = logs or {}
+        self._epochs += 1
+        where = float(logs.get("env_steps", self._epochs))
+        for names in _PANELS.values():
+            for name in names:
+                value = float(logs.get(name, math.nan))
+                if not math.isnan(value):
+                    steps, values = self._curves.setdefault(name, ([], []))
+                    steps.append(where)
+                    values.append(value)
+        self._draw("environment steps" if "env_steps" in logs else "epochs")
+
+    def _draw(self, x_label: str) -> None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10, 6), layout="constrained")
+        panels: Any = figure.subplots(2, 2, sharex=True)
+        for panel, (title, names) in zip(panels.flat, _PANELS.items(), strict=True):
+            panel.set_title(title)
+            for name in names:
+                if name in self._curves:
+                    panel.plot(*self._curves[name], label=name)
+                    panel.legend()
+        for panel in panels[1]:
+            panel.set_xlabel(x_label)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.part")
+        figure.savefig(part, format=self.path.suffix[1:])
+        os.replace(part, self.path)
