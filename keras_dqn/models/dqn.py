@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_dqn import ops
 from keras_dqn.models.execution import Batch, unpack_batch
+from keras_dqn.models.exported_policy import write_policy
 from keras_dqn.models.policy import Policy
 from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.replay.replay_dataset import ReplayDataset
@@ -239,6 +240,25 @@ class DQN(TargetNetworkModel):
     def policy(self) -> Policy:
         """Returns a snapshot of the network for fast acting; `refresh()` reads it again."""
         return Policy(self)
+
+    def export_policy(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
+        """Writes the greedy policy as a program that needs neither Keras nor this package.
+
+        It maps observations `[B, ...]` to the actions of `act`, `[B]` int64. Layers of the network
+        that preprocess observations are part of it.
+
+        Args:
+            filepath: String or path.
+            format: `"tf_saved_model"`, `"onnx"` (needs the extra `onnx`), `"litert"` or what else
+                `keras.Model.export` knows. Defaults to `"tf_saved_model"`.
+            **kwargs: Further arguments of `keras.Model.export`, `input_signature` among them: a
+                network without `keras.Input` is exported for float32 observations.
+
+        Raises:
+            ValueError: If the agent is not built, or Keras does not know the format.
+            ImportError: If Keras lacks what it needs for the format.
+        """
+        write_policy(self.network, self.q_values, filepath, format, **kwargs)
 
     def td_errors(self, batch: tuple) -> np.ndarray:
         """Returns the signed TD error of each row of a batch, for `update_priorities`.
