@@ -7,8 +7,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_dqn
+
+# Two devices, for the tests of distribution strategies; all others run on the first.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +84,6 @@ def make_batches():
 @pytest.fixture
 def as_dataset():
     """Makes a finite `tf.data.Dataset` of a list of batches, in their order."""
-    import tensorflow as tf
 
     def make(batches):
         spec = tf.nest.map_structure(

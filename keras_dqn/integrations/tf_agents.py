@@ -1,29 +1,31 @@
-"""TF-Agents' replay for `fit`: its `TFUniformReplayBuffer`, and datasets of its trajectories.
+"""TF-Agents' replay for `fit`: its `TFUniformReplayBuffer` in the place of a `ReplayBuffer`.
 
-A frame of a trajectory holds an observation, the action taken from it and what came of that; the
-next observation is in the next frame. The final observation of an episode is a boundary frame, of
-step type LAST. Trajectories are `[B, T, ...]`: T frames, and so n = T - 1 steps.
+Arrays lead with the axis `[E]` of environments, frames are those of `trajectories.py`.
 """
 
 from typing import Any
 
 import gymnasium as gym
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_dqn.environments import check_discrete, num_envs_of, single_spaces
+from keras_dqn.integrations.trajectories import (
+    FIRST,
+    INSTALL_COMMAND,
+    LAST,
+    MID,
+    check_holds_trajectories,
+    trajectory_spec,
+    transitions_from_trajectories,
+)
 from keras_dqn.replay.draws import check_sampling
 from keras_dqn.replay.observation_layout import ObservationLayout
-from keras_dqn.replay.replay_dataset import ReplayDataset, never_ahead
+from keras_dqn.replay.replay_dataset import ReplayDataset
 from keras_dqn.replay.step_checks import StepChecks, check_sizes
 
-INSTALL_COMMAND = (
-    "python -m pip install tensorflow-probability tf-keras gym gin-config pillow && "
-    "python -m pip install --no-deps tf-agents==0.19.0"
-)
-_FIRST, _MID, _LAST = 0, 1, 2  # tf_agents.trajectories.StepType
+__all__ = ["INSTALL_COMMAND", "TFAgentsReplayBuffer", "transitions_from_trajectories"]
 
 
 class TFAgentsReplayBuffer:
@@ -70,19 +72,18 @@ class TFAgentsReplayBuffer:
                 "One of `capacity` and `replay_buffer` must be given, not both. Received: "
                 f"{capacity=}, {replay_buffer=}"
             )
-        if capacity is not None:
-            check_sizes(capacity, num_envs, None, observation_space)
         self.observation_space = observation_space
         self.action_space = action_space
         self.num_envs = num_envs
         layout = ObservationLayout(observation_space)
         self._pack = layout.pack
         self._checks = StepChecks(layout, action_space, num_envs)
-        spec = _trajectory_spec(layout, action_space)
-        if replay_buffer is None:
+        spec = trajectory_spec(layout, action_space)
+        if capacity is not None:
+            check_sizes(capacity, num_envs, None, observation_space)
             replay_buffer = _make_replay_buffer(spec, num_envs, capacity // num_envs)
         else:
-            _check_fits(replay_buffer.data_spec, spec)
+            check_holds_trajectories(replay_buffer, spec)
         self.replay_buffer = replay_buffer
         self.capacity = int(replay_buffer.capacity)
         self._last: list[NDArray] = []  # the last next observation, one `[E, ...]` a leaf
@@ -139,8 +140,8 @@ class TFAgentsReplayBuffer:
             np.where(steps, actions, 0),
             np.where(steps, rewards, 0.0),
             np.where(steps & terminated, 0.0, 1.0),
-            np.where(steps, np.where(self._runs, _MID, _FIRST), _LAST),
-            np.where(steps, np.where(ended, _LAST, _MID), _FIRST),
+            np.where(steps, np.where(self._runs, MID, FIRST), LAST),
+            np.where(steps, np.where(ended, LAST, MID), FIRST),
         )
         self._last, self._runs, self._ended = next_observations, steps, ended
         if self.num_envs == 1 and ended.any():
@@ -154,8 +155,8 @@ class TFAgentsReplayBuffer:
             of_no_step,
             of_no_step,
             of_no_step + 1.0,
-            of_no_step + _LAST,
-            of_no_step + _FIRST,
+            of_no_step + LAST,
+            of_no_step + FIRST,
         )
         self._runs = np.zeros(self.num_envs, bool)
 
@@ -253,136 +254,7 @@ class TFAgentsReplayBuffer:
         return observation, transition, none
 
 
-def transitions_from_trajectories(dataset: tf.data.Dataset, gamma: float) -> tf.data.Dataset:
-    """Returns the transitions of a dataset of TF-Agents trajectories, for `fit`.
-
-    ```
-    reward   = r_0 + gamma d_0 r_1 + ... + gamma^(m-1) d_0 ... d_(m-2) r_(m-1)
-    discount = gamma^m d_0 ... d_(m-1)
-    ```
-
-    with the trajectory's own discounts d, which leave out the agent's gamma and are 0 at a
-    termination; m < n where the episode ends within the n steps. A row that starts at a boundary
-    frame has weight 0, and so has one that stops where the next observation is not stored (boundary
-    frames were filtered out).
-
-    Args:
-        dataset: `tf.data.Dataset` of trajectories `[B, T, ...]` or of pairs of them and something
-            else, as `TFUniformReplayBuffer.as_dataset(sample_batch_size=B, num_steps=n + 1)` makes
-            it.
-        gamma: Float in [0, 1], the discount of a step.
-
-    Returns:
-        `tf.data.Dataset` of `(observation, transition, weight)`, as of `ReplayBuffer.dataset`.
-
-    Raises:
-        ValueError: If `gamma` is outside [0, 1], or the elements are no such trajectories.
-
-    Example:
-    ```
-    trajectories = replay_buffer.as_dataset(sample_batch_size=64, num_steps=2)
-    agent.fit(transitions_from_trajectories(trajectories, gamma=0.99), steps_per_epoch=1_000)
-    ```
-
-    Reference:
-        Sutton & Barto, 2018, "Reinforcement Learning", equation 7.1; `ReplayBuffer` for the ends.
-    """
-    check_sampling(1, gamma, 1)
-    _check_trajectories(_trajectory_of(dataset.element_spec), dataset.element_spec)
-
-    @tf.autograph.experimental.do_not_convert
-    def transitions(*element: Any) -> tuple:
-        return _transitions(_trajectory_of(element), gamma)
-
-    return never_ahead(dataset.map(transitions))
-
-
-def _transitions(trajectory: Any, gamma: float) -> tuple:
-    step_type, next_step_type = trajectory.step_type, trajectory.next_step_type
-    # A step belongs to the window while no frame before it, nor its own, ends an episode.
-    goes_on = (next_step_type[:, :-2] != _LAST) & (step_type[:, 1:-1] == _MID)
-    starts = step_type[:, :1] != _LAST
-    runs = tf.math.cumprod(tf.cast(tf.concat([starts, goes_on], axis=1), tf.float32), axis=1)
-    discounts = tf.where(runs > 0, gamma * tf.cast(trajectory.discount[:, :-1], tf.float32), 1.0)
-    rewards = runs * tf.cast(trajectory.reward[:, :-1], tf.float32)
-    discount = tf.reduce_prod(discounts, axis=1)
-    steps = tf.cast(tf.reduce_sum(runs, axis=1), tf.int32)  # m
-    has_next = tf.gather(step_type, steps, batch_dims=1) != _FIRST
-    transition = {
-        "action": tf.cast(trajectory.action[:, 0], tf.int32),
-        "reward": tf.reduce_sum(rewards * tf.math.cumprod(discounts, 1, exclusive=True), axis=1),
-        "discount": discount,
-        "next_observation": tf.nest.map_structure(
-            lambda leaf: tf.gather(leaf, steps, batch_dims=1), trajectory.observation
-        ),
-    }
-    observation = tf.nest.map_structure(lambda leaf: leaf[:, 0], trajectory.observation)
-    valid = starts[:, 0] & (has_next | (discount == 0.0))
-    return observation, transition, tf.cast(valid, tf.float32)
-
-
-def _trajectory_of(element: Any) -> Any:
-    """Returns the trajectory of an element, or what is in the place of one."""
-    while not hasattr(element, "next_step_type") and isinstance(element, tuple) and element:
-        element = element[0]
-    return element
-
-
-def _check_trajectories(trajectory: Any, element_spec: Any) -> None:
-    if not hasattr(trajectory, "next_step_type"):
-        raise ValueError(
-            "`dataset` must have TF-Agents trajectories as its elements, or pairs of them and "
-            f"something else. Received: {element_spec}"
-        )
-    shape = trajectory.action.shape
-    if shape.rank != 2 or (shape[1] is not None and shape[1] < 2):
-        raise ValueError(
-            "`dataset` must have trajectories [B, T, ...] of at least 2 frames, and one action a "
-            "frame: `as_dataset(sample_batch_size=B, num_steps=n + 1)`. Received: actions of shape "
-            f"{shape}"
-        )
-
-
-def _trajectory_spec(layout: ObservationLayout, action_space: Any) -> Any:
-    try:
-        from tf_agents.specs import BoundedTensorSpec
-        from tf_agents.trajectories import Trajectory
-    except ModuleNotFoundError as error:
-        raise ImportError(f"`TFAgentsReplayBuffer` needs TF-Agents: {INSTALL_COMMAND}") from error
-    leaves = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in layout.leaves]
-    step_type = tf.TensorSpec((), tf.int32)
-    return Trajectory(
-        step_type=step_type,
-        observation=layout.pack(leaves),
-        action=BoundedTensorSpec((), tf.int64, 0, int(action_space.n) - 1),
-        policy_info=(),
-        next_step_type=step_type,
-        reward=tf.TensorSpec((), tf.float32),
-        discount=BoundedTensorSpec((), tf.float32, 0.0, 1.0),
-    )
-
-
 def _make_replay_buffer(spec: Any, num_envs: int, max_length: int) -> Any:
     from tf_agents.replay_buffers.tf_uniform_replay_buffer import TFUniformReplayBuffer
 
     return TFUniformReplayBuffer(spec, batch_size=num_envs, max_length=max_length)
-
-
-def _check_fits(data_spec: Any, expected: Any) -> None:
-    """Raises a `ValueError` unless items have the shapes of these trajectories."""
-
-    def shapes(spec: Any) -> Any:
-        return keras.tree.map_structure(lambda leaf: tuple(leaf.shape), tuple(spec))
-
-    is_trajectory = hasattr(data_spec, "next_step_type")
-    if not is_trajectory or shapes(data_spec) != shapes(expected):
-        raise ValueError(
-            "`replay_buffer` must hold trajectories of the spaces, with no `policy_info`. "
-            f"Received: data_spec={data_spec}, expected: {expected}"
-        )
-    bounds = (data_spec.action.minimum, data_spec.action.maximum)
-    if bounds != (0, expected.action.maximum):
-        raise ValueError(
-            "`replay_buffer` must hold 0-based actions, as many as the action space has. Received: "
-            f"actions from {bounds[0]} to {bounds[1]}, expected: 0 to {expected.action.maximum}"
-        )

@@ -8,10 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dqn import ops
+from keras_dqn.models.acting_model import ActingModel
 from keras_dqn.models.execution import Batch, unpack_batch
-from keras_dqn.models.exported_policy import write_policy
-from keras_dqn.models.policy import Policy
-from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.replay.replay_dataset import ReplayDataset
 
 if keras.config.backend() != "tensorflow":
@@ -22,7 +20,7 @@ if keras.config.backend() != "tensorflow":
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
-class DQN(TargetNetworkModel):
+class DQN(ActingModel):
     """Learns action values by Q-learning with a target network, through `model.fit`.
 
     ```
@@ -77,7 +75,7 @@ class DQN(TargetNetworkModel):
         """Returns what `from_config` needs."""
         return {**super().get_config(), "double": self.double}
 
-    # The algorithm
+    # The algorithm; `q_values(outputs)`, `[B, A]`, is inherited
 
     def train_step(self, data: Any) -> dict:
         """Takes one gradient step on a batch and returns the metrics."""
@@ -98,15 +96,6 @@ class DQN(TargetNetworkModel):
         target = self.compute_target(batch.observation, batch.transition)
         loss, outputs, prediction = self._td_loss(batch, target, training=False)
         return self._update_metrics(batch, target, loss, outputs, prediction)
-
-    def q_values(self, outputs: Any) -> Any:
-        """Returns the action values `[B, A]` float32 that the network's outputs stand for."""
-        if len(outputs.shape) != 2:
-            raise ValueError(
-                "`network` must map observations to action values of shape [B, A]. Received: "
-                f"outputs of shape {tuple(outputs.shape)}"
-            )
-        return keras.ops.cast(outputs, "float32")
 
     def predict_taken(self, outputs: Any, action: Any) -> Any:
         """Returns the prediction `[B, 1]` for the actions taken, `[B]` integer."""
@@ -146,6 +135,28 @@ class DQN(TargetNetworkModel):
             extra = extra * weight
         loss = self.compute_loss(observation, target, prediction, weight, training=training)
         return loss + keras.ops.mean(extra), outputs, prediction
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Computes the compiled loss of a target and a prediction, or of a transition and outputs.
+
+        Keras itself asks for the latter, to build the loss, under a distribution strategy.
+        """
+        if isinstance(y, dict):
+            y, y_pred = self.compute_target(x, y), self.predict_taken(y_pred, y["action"])
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
+        """Updates the compiled metrics with the same, and returns all metrics' results."""
+        if isinstance(y, dict):
+            y, y_pred = self.compute_target(x, y), self.predict_taken(y_pred, y["action"])
+        return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _update_metrics(
         self, batch: Batch, target: Any, loss: Any, outputs: Any, prediction: Any
@@ -221,45 +232,6 @@ class DQN(TargetNetworkModel):
                 f"replay buffer's action space. Received: {num_values} values"
             )
 
-    # Using what was learned
-
-    def act(self, observation: Any) -> np.ndarray:
-        """Returns the greedy actions, read from the network as it is now.
-
-        Args:
-            observation: `[E, ...]` (or a dict of such), or one observation without batch axis.
-                While the network is not built yet, its first axis is taken for the batch.
-
-        Returns:
-            `[E]` int64, or a 0-d int64 array; 0-based: an environment with a `Discrete.start`
-            wants it added.
-        """
-        values = self._act_values(observation)
-        return np.asarray(values.argmax(axis=-1))
-
-    def policy(self) -> Policy:
-        """Returns a snapshot of the network for fast acting; `refresh()` reads it again."""
-        return Policy(self)
-
-    def export_policy(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
-        """Writes the greedy policy as a program that needs neither Keras nor this package.
-
-        It maps observations `[B, ...]` to the actions of `act`, `[B]` int64. Layers of the network
-        that preprocess observations are part of it.
-
-        Args:
-            filepath: String or path.
-            format: `"tf_saved_model"`, `"onnx"` (needs the extra `onnx`), `"litert"` or what else
-                `keras.Model.export` knows. Defaults to `"tf_saved_model"`.
-            **kwargs: Further arguments of `keras.Model.export`, `input_signature` among them: a
-                network without `keras.Input` is exported for float32 observations.
-
-        Raises:
-            ValueError: If the agent is not built, or Keras does not know the format.
-            ImportError: If Keras lacks what it needs for the format.
-        """
-        write_policy(self.network, self.q_values, filepath, format, **kwargs)
-
     def td_errors(self, batch: tuple) -> np.ndarray:
         """Returns the signed TD error of each row of a batch, for `update_priorities`.
 
@@ -271,22 +243,6 @@ class DQN(TargetNetworkModel):
         """
         observation, transition, _ = unpack_batch(batch)
         return self._compiled_td_errors(observation, transition).numpy()
-
-    def _act_values(self, observation: Any) -> np.ndarray:
-        observation = keras.tree.map_structure(np.asarray, observation)
-        self.build_for(observation)
-        if keras.tree.flatten(observation)[0].ndim == self._observation_rank:
-            one = keras.tree.map_structure(lambda a: a[None], observation)
-            return self._compiled_values(one).numpy()[0]
-        return self._compiled_values(observation).numpy()
-
-    @cached_property
-    def _compiled_values(self) -> Any:
-        @tf.function(autograph=False, reduce_retracing=True)
-        def values(observation: Any) -> tf.Tensor:
-            return self.q_values(self(observation, training=False))
-
-        return values
 
     @cached_property
     def _compiled_td_errors(self) -> Any:

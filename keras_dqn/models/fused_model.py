@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_dqn.models.execution import Execution, unpack_batch
+from keras_dqn.models.graph_pieces import train_step_replaced
 from keras_dqn.models.network import has_convolutions, layers_of
 from keras_dqn.replay.replay_dataset import ReplayDataset
 
@@ -29,7 +30,11 @@ class FusedModel(keras.Model):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.update_count = self.add_weight(
-            name="update_count", dtype="int64", initializer="zeros", trainable=False
+            name="update_count",
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
         )
         self._jit_compile_argument: bool | str = "auto"
         self._alongside: Callable[[], Any] | None = None
@@ -94,9 +99,10 @@ class FusedModel(keras.Model):
         """Makes `train_function`, which runs one execution of `train_step`s, unless it is there."""
         if self.train_function is None or force:
             self._refuse_many_steps_on_many_replicas()
-            if self._is_distributed():
-                return super().make_train_function(force)
             step = self._counted(self.train_step)
+            if self._is_distributed():
+                with train_step_replaced(self, lambda data: step(data)[0]):
+                    return super().make_train_function(force)
             self.train_function = Execution(self, step, lambda: self._alongside, self._feed_back)
         return self.train_function
 

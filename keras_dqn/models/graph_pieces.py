@@ -1,6 +1,7 @@
 """Pieces of graph that run after each training step of a Keras model, inside its compiled step."""
 
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
@@ -76,7 +77,7 @@ class GraphPieces:
 
     def _make(self) -> Any:
         model, pieces = self._model, tuple(self._pieces)
-        train_step, own_train_step = model.train_step, vars(model).get("train_step")
+        train_step = model.train_step
 
         def train_step_then_pieces(data: Any) -> dict:
             logs = train_step(data)
@@ -84,15 +85,25 @@ class GraphPieces:
                 piece.run()
             return logs
 
-        model.train_step = train_step_then_pieces
-        try:
-            model.make_train_function(force=True)
-            return model.train_function
-        finally:
-            model.train_function = self._run
-            del model.train_step
-            if own_train_step is not None:
-                model.train_step = own_train_step
+        with train_step_replaced(model, train_step_then_pieces):
+            try:
+                model.make_train_function(force=True)
+                return model.train_function
+            finally:
+                model.train_function = self._run
+
+
+@contextmanager
+def train_step_replaced(model: keras.Model, train_step: Callable[[Any], dict]) -> Iterator[None]:
+    """Puts another `train_step` on a model, for as long as a function of it is made."""
+    own_train_step = vars(model).get("train_step")
+    model.train_step = train_step
+    try:
+        yield
+    finally:
+        del model.train_step
+        if own_train_step is not None:
+            model.train_step = own_train_step
 
 
 def _compile_call(model: keras.Model) -> tuple:

@@ -1,16 +1,13 @@
 """A replay buffer as a `tf.data.Dataset`: what `model.fit` draws its batches from."""
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakMethod
 
 import numpy as np
 import tensorflow as tf
 
 from keras_dqn.replay.draws import check_sampling, stacked
-
-if TYPE_CHECKING:
-    from keras_dqn.replay.replay_buffer import ReplayBuffer
 
 
 class ReplayDataset(tf.data.Dataset):
@@ -20,7 +17,7 @@ class ReplayDataset(tf.data.Dataset):
     moment ago. It is a real `tf.data.Dataset`: `map`, `take` and any `model.fit` work on it.
 
     Args:
-        replay: `ReplayBuffer`.
+        replay: `ReplayBuffer`, or whatever has its `sample`, `empty_batch` and `action_space`.
         batch_size: Int, B.
         gamma: Float in [0, 1], the discount of a step. Defaults to `0.99`.
         n_step: Int, n. Defaults to `1`.
@@ -33,7 +30,7 @@ class ReplayDataset(tf.data.Dataset):
 
     def __init__(
         self,
-        replay: "ReplayBuffer",
+        replay: Any,
         batch_size: int,
         *,
         gamma: float = 0.99,
@@ -43,7 +40,7 @@ class ReplayDataset(tf.data.Dataset):
         check_sampling(batch_size, gamma, n_step)
         if num_batches is not None and num_batches < 1:
             raise ValueError(f"`num_batches` must be at least 1. Received: {num_batches=}")
-        self.replay: Any = replay
+        self.replay = replay
         self.batch_size = batch_size
         self.gamma = gamma
         self.n_step = n_step

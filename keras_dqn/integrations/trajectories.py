@@ -1,0 +1,156 @@
+"""TF-Agents' trajectories as the transitions that `fit` takes.
+
+A frame of a trajectory holds an observation, the action taken from it and what came of that; the
+next observation is in the next frame. The final observation of an episode is a boundary frame, of
+step type LAST. Trajectories are `[B, T, ...]`: T frames, and so n = T - 1 steps.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_dqn.replay.draws import check_sampling
+from keras_dqn.replay.observation_layout import ObservationLayout
+from keras_dqn.replay.replay_dataset import never_ahead
+
+INSTALL_COMMAND = (
+    "python -m pip install tensorflow-probability tf-keras gym gin-config pillow && "
+    "python -m pip install --no-deps tf-agents==0.19.0"
+)
+FIRST, MID, LAST = 0, 1, 2  # tf_agents.trajectories.StepType
+
+
+def transitions_from_trajectories(dataset: tf.data.Dataset, gamma: float) -> tf.data.Dataset:
+    """Returns the transitions of a dataset of TF-Agents trajectories, for `fit`.
+
+    ```
+    reward   = r_0 + gamma d_0 r_1 + ... + gamma^(m-1) d_0 ... d_(m-2) r_(m-1)
+    discount = gamma^m d_0 ... d_(m-1)
+    ```
+
+    with the trajectory's own discounts d, which leave out the agent's gamma and are 0 at a
+    termination; m < n where the episode ends within the n steps. A row that starts at a boundary
+    frame has weight 0, and so has one that stops where the next observation is not stored (boundary
+    frames were filtered out).
+
+    Args:
+        dataset: `tf.data.Dataset` of trajectories `[B, T, ...]` or of pairs of them and something
+            else, as `TFUniformReplayBuffer.as_dataset(sample_batch_size=B, num_steps=n + 1)` makes
+            it.
+        gamma: Float in [0, 1], the discount of a step.
+
+    Returns:
+        `tf.data.Dataset` of `(observation, transition, weight)`, as of `ReplayBuffer.dataset`.
+
+    Raises:
+        ValueError: If `gamma` is outside [0, 1], or the elements are no such trajectories.
+
+    Example:
+    ```
+    trajectories = replay_buffer.as_dataset(sample_batch_size=64, num_steps=2)
+    agent.fit(transitions_from_trajectories(trajectories, gamma=0.99), steps_per_epoch=1_000)
+    ```
+
+    Reference:
+        Sutton & Barto, 2018, "Reinforcement Learning", equation 7.1; `ReplayBuffer` for the ends.
+    """
+    check_sampling(1, gamma, 1)
+    _check_trajectories(_trajectory_of(dataset.element_spec), dataset.element_spec)
+
+    @tf.autograph.experimental.do_not_convert
+    def transitions(*element: Any) -> tuple:
+        return _transitions(_trajectory_of(element), gamma)
+
+    return never_ahead(dataset.map(transitions))
+
+
+def _transitions(trajectory: Any, gamma: float) -> tuple:
+    step_type, next_step_type = trajectory.step_type, trajectory.next_step_type
+    # A step belongs to the window while no frame before it, nor its own, ends an episode.
+    goes_on = (next_step_type[:, :-2] != LAST) & (step_type[:, 1:-1] == MID)
+    starts = step_type[:, :1] != LAST
+    runs = tf.math.cumprod(tf.cast(tf.concat([starts, goes_on], axis=1), tf.float32), axis=1)
+    discounts = tf.where(runs > 0, gamma * tf.cast(trajectory.discount[:, :-1], tf.float32), 1.0)
+    rewards = runs * tf.cast(trajectory.reward[:, :-1], tf.float32)
+    discount = tf.reduce_prod(discounts, axis=1)
+    steps = tf.cast(tf.reduce_sum(runs, axis=1), tf.int32)  # m
+    has_next = tf.gather(step_type, steps, batch_dims=1) != FIRST
+    transition = {
+        "action": tf.cast(trajectory.action[:, 0], tf.int32),
+        "reward": tf.reduce_sum(rewards * tf.math.cumprod(discounts, 1, exclusive=True), axis=1),
+        "discount": discount,
+        "next_observation": tf.nest.map_structure(
+            lambda leaf: tf.gather(leaf, steps, batch_dims=1), trajectory.observation
+        ),
+    }
+    observation = tf.nest.map_structure(lambda leaf: leaf[:, 0], trajectory.observation)
+    valid = starts[:, 0] & (has_next | (discount == 0.0))
+    return observation, transition, tf.cast(valid, tf.float32)
+
+
+def _trajectory_of(element: Any) -> Any:
+    """Returns the trajectory of an element, or what is in the place of one."""
+    while not hasattr(element, "next_step_type") and isinstance(element, tuple) and element:
+        element = element[0]
+    return element
+
+
+def _check_trajectories(trajectory: Any, element_spec: Any) -> None:
+    if not hasattr(trajectory, "next_step_type"):
+        raise ValueError(
+            "`dataset` must have TF-Agents trajectories as its elements, or pairs of them and "
+            f"something else. Received: {element_spec}"
+        )
+    shape = trajectory.action.shape
+    if shape.rank != 2 or (shape[1] is not None and shape[1] < 2):
+        raise ValueError(
+            "`dataset` must have trajectories [B, T, ...] of at least 2 frames, and one action a "
+            "frame: `as_dataset(sample_batch_size=B, num_steps=n + 1)`. Received: actions of shape "
+            f"{shape}"
+        )
+
+
+def trajectory_spec(layout: ObservationLayout, action_space: Any) -> Any:
+    """Returns the TF-Agents spec of one frame.
+
+    Raises:
+        ImportError: If TF-Agents is not installed.
+    """
+    try:
+        from tf_agents.specs import BoundedTensorSpec
+        from tf_agents.trajectories import Trajectory
+    except ModuleNotFoundError as error:
+        raise ImportError(f"`TFAgentsReplayBuffer` needs TF-Agents: {INSTALL_COMMAND}") from error
+    leaves = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in layout.leaves]
+    step_type = tf.TensorSpec((), tf.int32)
+    return Trajectory(
+        step_type=step_type,
+        observation=layout.pack(leaves),
+        action=BoundedTensorSpec((), tf.int64, 0, int(action_space.n) - 1),
+        policy_info=(),
+        next_step_type=step_type,
+        reward=tf.TensorSpec((), tf.float32),
+        discount=BoundedTensorSpec((), tf.float32, 0.0, 1.0),
+    )
+
+
+def check_holds_trajectories(replay_buffer: Any, expected: Any) -> None:
+    """Raises a `ValueError` unless the items of a TF-Agents buffer are such trajectories."""
+    data_spec = replay_buffer.data_spec
+
+    def shapes(spec: Any) -> Any:
+        return keras.tree.map_structure(lambda leaf: tuple(leaf.shape), tuple(spec))
+
+    is_trajectory = hasattr(data_spec, "next_step_type")
+    if not is_trajectory or shapes(data_spec) != shapes(expected):
+        raise ValueError(
+            "`replay_buffer` must hold trajectories of the spaces, with no `policy_info`. "
+            f"Received: data_spec={data_spec}, expected: {expected}"
+        )
+    bounds = (data_spec.action.minimum, data_spec.action.maximum)
+    if bounds != (0, expected.action.maximum):
+        raise ValueError(
+            "`replay_buffer` must hold 0-based actions, as many as the action space has. Received: "
+            f"actions from {bounds[0]} to {bounds[1]}, expected: 0 to {expected.action.maximum}"
+        )
