@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_dqn.models.fused_model import FusedModel
 from keras_dqn.models.graph_pieces import GraphPieces
-from keras_dqn.models.network import clone_network, input_shape_of, separate_random_draws
+from keras_dqn.models.network import clone_network, input_shape_of, layers_of, separate_random_draws
 from keras_dqn.soft_update import soft_update
 
 
@@ -58,6 +58,9 @@ class TargetNetworkModel(FusedModel):
         with tf.init_scope():
             separate_random_draws(self.target_network)
             soft_update(self.network, self.target_network, tau=1.0)
+            for layer in layers_of(self.target_network):
+                if isinstance(layer, keras.layers.Normalization):
+                    layer.finalize_state()  # it computes with what it derived from its weights
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns what the network gives for observations `[B, ...]`."""

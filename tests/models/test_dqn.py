@@ -492,3 +492,16 @@ def test_subclass_may_add_layers_and_metrics_after_init(make_network, make_batch
     agent.compile("sgd")
     agent.train_on_batch(*make_batches()[0])
     assert agent.scale.numpy() != 1.0
+
+
+def test_an_adapted_normalization_is_the_targets_too(make_batches):
+    data = np.random.default_rng(0).normal(50.0, 9.0, size=(200, 3)).astype(np.float32)
+    normalization = keras.layers.Normalization()
+    normalization.adapt(data)
+    network = keras.Sequential([keras.Input((3,)), normalization, keras.layers.Dense(2)])
+    agent = keras_dqn.DQN(network)
+    # By hand: the standardised inputs times the kernel.
+    standardised = (data - data.mean(axis=0)) / data.std(axis=0)
+    values = standardised @ network.layers[-1].kernel.numpy()
+    np.testing.assert_allclose(agent.target_network(data), values, atol=1e-4)
+    np.testing.assert_allclose(network(data), values, atol=1e-4)
