@@ -90,6 +90,7 @@ class SoftTargetUpdate(keras.callbacks.Callback):
                 soft_update(source, target, tau)
 
         elif hasattr(model, "update_target"):
+            model.target_follows = True  # even if the first blend is many updates away
 
             def blend() -> None:
                 model.update_target(tau)

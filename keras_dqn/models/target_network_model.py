@@ -33,8 +33,9 @@ class TargetNetworkModel(FusedModel):
     ) -> None:
         super().__init__(name=name, **kwargs)
         self.network = network
-        self.target_network = clone_network(network)
-        self._target_follows = False
+        with keras.name_scope("target_network"):  # its weights' paths tell them apart
+            self.target_network = clone_network(network)
+        self.target_follows = False  # whether anything has moved it, or is about to
         if network.built:
             # The model itself is built later: a subclass may still add layers and metrics.
             self._build_equal(input_shape_of(network))
@@ -52,9 +53,12 @@ class TargetNetworkModel(FusedModel):
             self.build(input_shape_of(self.network) if self.network.built else shape)
 
     def _build_equal(self, input_shape: Any) -> None:
-        for network in (self.network, self.target_network):
-            if not network.built:
-                network(keras.tree.map_shape_structure(keras.KerasTensor, input_shape))
+        inputs = keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
+        if not self.network.built:
+            self.network(inputs)
+        if not self.target_network.built:
+            with keras.name_scope("target_network"):
+                self.target_network(inputs)
         with tf.init_scope():
             separate_random_draws(self.target_network)
             soft_update(self.network, self.target_network, tau=1.0)
@@ -76,7 +80,7 @@ class TargetNetworkModel(FusedModel):
             ValueError: If `tau` is outside [0, 1] or the agent is not built.
         """
         soft_update(self.network, self.target_network, tau)
-        self._target_follows = True
+        self.target_follows = True
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Configures the model for training, as `keras.Model.compile` does."""
@@ -112,8 +116,8 @@ class TargetNetworkModel(FusedModel):
             GraphPieces.of(self).clear()
 
     def _warn_if_target_stands_still(self) -> None:
-        if not self._target_follows:
-            self._target_follows = True
+        if not self.target_follows:
+            self.target_follows = True
             warnings.warn(
                 "The target network has not been updated: it still is the network of the start. "
                 "Add `keras_dqn.SoftTargetUpdate(tau=0.005)` to the callbacks of `fit`, or call "
