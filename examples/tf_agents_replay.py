@@ -1,0 +1,53 @@
+"""CartPole from a TF-Agents replay buffer, and from a dataset of its trajectories: 30 seconds."""
+
+import argparse
+
+import gymnasium as gym
+import keras
+
+import keras_dqn
+from keras_dqn.integrations.tf_agents import TFAgentsReplayBuffer, transitions_from_trajectories
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--epochs", type=int, default=10, help="of 2048 updates (default 10)")
+parser.add_argument("--seed", type=int, default=0)
+args = parser.parse_args()
+keras.utils.set_random_seed(args.seed)
+
+env = gym.make_vec("CartPole-v1", num_envs=8, vectorization_mode="sync")
+network = keras.Sequential(
+    [
+        keras.Input(env.single_observation_space.shape),
+        keras.layers.Dense(128, "relu"),
+        keras.layers.Dense(128, "relu"),
+        keras.layers.Dense(int(env.single_action_space.n)),
+    ]
+)
+agent = keras_dqn.DQN(network, double=True)
+agent.compile(keras.optimizers.Adam(1e-3, clipnorm=10.0), steps_per_execution=64)
+replay = TFAgentsReplayBuffer.from_env(env, capacity=50_000)
+exploration = keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.05, 10_000))
+evaluate = keras_dqn.EvaluatePolicy(
+    gym.make_vec("CartPole-v1", num_envs=10, vectorization_mode="sync"), seed=args.seed + 1_000
+)
+target_update = keras_dqn.SoftTargetUpdate(tau=0.005)
+agent.fit(
+    replay.dataset(batch_size=64, gamma=0.99, n_step=5),
+    epochs=args.epochs,
+    steps_per_epoch=2_048,
+    callbacks=[
+        keras_dqn.CollectTransitions(env, replay, exploration=exploration, seed=args.seed),
+        target_update,
+        evaluate,
+    ],
+)
+print("return", evaluate.evaluate(agent))
+
+# What TF-Agents' own drivers have collected is learned from without our buffer or collector.
+trajectories = replay.replay_buffer.as_dataset(sample_batch_size=64, num_steps=6)
+agent.fit(
+    transitions_from_trajectories(trajectories, gamma=0.99),
+    steps_per_epoch=256,
+    callbacks=[target_update],
+)
+print("return after 256 updates from the trajectories", evaluate.evaluate(agent))

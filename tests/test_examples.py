@@ -1,0 +1,100 @@
+"""Each example is short, says in one line what it shows, and runs to its end."""
+
+import ast
+import csv
+import importlib.util
+import pathlib
+import runpy
+import sys
+
+import keras
+import pytest
+
+from keras_dqn.integrations.tf_agents import INSTALL_COMMAND
+
+FOLDER = pathlib.Path(__file__).parents[1] / "examples"
+README = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py"))
+
+# Arguments that make each run short, and what its last line begins with.
+RUNS = {
+    "cartpole.py": ("--env-steps 3100", "return "),
+    "ddpg.py": ("--epochs 1", "mean returns of five episodes"),
+    "mean_teacher.py": ("--epochs 1", "with consistency: accuracy of the student"),
+    "own_loop.py": ("--env-steps 1100", "greedy return"),
+    "plain_model.py": ("--epochs 1", "mean squared error on unseen steps"),
+    "prioritized_replay.py": ("--states 6 --max-updates 640", "plot: "),
+    "slow_target.py": ("--env-steps 1024 --seeds 1", "hard, every 500, slow decay, seed 0"),
+    "tf_agents_replay.py": ("--epochs 1", "return after 256 updates"),
+    "train_on_batch.py": ("--env-steps 1100", "greedy return"),
+    "tune.py": ("--trials 2 --epochs 1", "return "),
+}
+NEEDS = {
+    "tf_agents_replay.py": ("tf_agents", INSTALL_COMMAND),
+    "tune.py": ("keras_tuner", "python -m pip install '.[tune]'"),
+    "watch.py": ("moviepy", "python -m pip install '.[video]'"),
+}
+
+
+def write_finished_runs():
+    """All runs of `slow_target.py` but the last, which it then does not repeat."""
+    targets = ["tau=1", "tau=0.05", "tau=0.005", "tau=0.0005", "hard, every 500"]
+    runs = [(target, decay, 0, 2_048, 9.0, 0.5) for target in targets for decay in ("fast", "slow")]
+    with open("slow_target.csv", "w", newline="") as file:
+        csv.writer(file).writerows(runs[:-1])
+
+
+def run(name, arguments, monkeypatch, capsys):
+    module, command = NEEDS.get(name, ("keras_dqn", ""))
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(command)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setattr(sys, "argv", [name, *arguments.split()])
+    runpy.run_path(str(FOLDER / name), run_name="__main__")
+    return capsys.readouterr().out.strip().splitlines()[-1]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+# What TF-Agents and KerasTuner warn of is theirs.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", RUNS)
+def test_an_example_runs_to_its_end(name, monkeypatch, capsys):
+    arguments, last_line = RUNS[name]
+    if name == "slow_target.py":
+        write_finished_runs()
+    assert run(name, arguments, monkeypatch, capsys).startswith(last_line)
+
+
+def test_a_recorded_episode(monkeypatch, capsys, tmp_path):
+    import keras_dqn
+
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    agent = keras_dqn.DQN(network)
+    agent.compile()
+    agent.save("cartpole.keras")
+    assert run("watch.py", "", monkeypatch, capsys) == "videos/cartpole-episode-0.mp4"
+    assert (tmp_path / "videos" / "cartpole-episode-0.mp4").stat().st_size > 1_000
+
+
+def test_without_an_agent_to_watch_the_error_names_the_command(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run("watch.py", "", monkeypatch, capsys)
+    assert "`python examples/cartpole.py` makes cartpole.keras" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_example_is_short_and_listed(name):
+    source = (FOLDER / name).read_text(encoding="utf-8")
+    assert len(source.splitlines()) < 80
+    header = ast.get_docstring(ast.parse(source))
+    assert header
+    assert "\n" not in header
+    assert f"[`examples/{name}`](examples/{name})" in README
+    assert name in RUNS or name == "watch.py"
