@@ -51,7 +51,7 @@ def learn(target, decay, seed):
     return zip(history["env_steps"], history["val_return"], history["q_value"], strict=True)
 
 
-rows = list(csv.reader(args.csv.open())) if args.csv.exists() else []
+rows = list(csv.reader(args.csv.read_text().splitlines())) if args.csv.exists() else []
 done = {tuple(row[:3]) for row in rows}  # rows: target, decay, seed, env steps, return, mean Q
 for seed, target, decay in itertools.product(range(args.seeds), TARGETS, DECAYS):
     if (target, decay, str(seed)) not in done:
