@@ -11,6 +11,8 @@ import tensorflow as tf
 
 import keras_dqn
 
+KERAS_VERSION = tuple(int(number) for number in keras.__version__.split(".")[:2])
+
 # Two devices, for the tests of distribution strategies; all others run on the first.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

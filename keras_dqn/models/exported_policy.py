@@ -46,7 +46,7 @@ def write_policy(
     inputs = _inputs_of(network)
     policy = keras.Model(inputs, GreedyAction(q_values)(network(inputs)), name="policy")
     policy(inputs)  # Keras' ONNX export asks that the model was called
-    # Keras 3.8 would make a list of a dict of inputs.
+    # Older versions of Keras would make a list of a dict of inputs.
     specs = keras.tree.map_structure(lambda i: tf.TensorSpec(i.shape, i.dtype, i.name), inputs)
     kwargs.setdefault("input_signature", [specs])
     policy.export(filepath, format=format, **kwargs)

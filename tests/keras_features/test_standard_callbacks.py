@@ -6,6 +6,7 @@ That they work on `val_return` is shown in tests/callbacks/test_evaluate_policy.
 import keras
 import numpy as np
 import pytest
+from conftest import KERAS_VERSION
 from td_reference import K4, Reference, in_executions, sgd
 
 from keras_dqn import SoftTargetUpdate
@@ -44,6 +45,7 @@ def test_early_stopping_restores_both_networks(make_agent, make_batches, as_data
     assert np.any(weights[1][-1] != weights[3][-1])
 
 
+@pytest.mark.skipif(KERAS_VERSION < (3, 13), reason="Keras counted a batch too few an execution")
 @in_executions
 def test_model_checkpoint_by_batches(make_agent, make_batches, as_dataset, tmp_path, execution):
     """`save_freq` counts updates, whatever an execution holds."""

@@ -16,7 +16,7 @@ pytestmark = [
     # Keras' and the converters' own, while they trace and write.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
-    # Keras 3.8, of any model with a dict of inputs.
+    # Older versions of Keras, of any model with a dict of inputs.
     pytest.mark.filterwarnings("ignore:[\\s\\S]*The structure of `inputs`:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated:UserWarning"),
 ]
