@@ -22,7 +22,8 @@ class LearningCurve(keras.callbacks.Callback):
     `EvaluatePolicy`), the loss, the mean Q-value, and epsilon (or the temperature), over
     environment steps or, without a collector, over epochs. It reads the logs, and so comes after
     those callbacks in the list. The picture is replaced as a whole: whoever has it open never sees
-    half of one. A later `fit` with the same object goes on with the curves.
+    half of one. Drawing takes some tenths of a second an epoch. A later `fit` with the same object
+    goes on with the curves.
 
     Args:
         path: String or path of the picture; the suffix says which kind, `.png` or another one
@@ -46,9 +47,10 @@ class LearningCurve(keras.callbacks.Callback):
             raise ImportError(
                 "`LearningCurve` needs matplotlib: python -m pip install matplotlib"
             ) from error
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(path).absolute()
+        self._format = self.path.suffix[1:].lower()
         kinds = Figure().canvas.get_supported_filetypes()
-        if self.path.suffix[1:] not in kinds:
+        if self._format not in kinds:
             raise ValueError(
                 f"`path` must end in one of {sorted('.' + kind for kind in kinds)}. "
                 f"Received: path={path}"
@@ -79,11 +81,11 @@ class LearningCurve(keras.callbacks.Callback):
             panel.set_title(title)
             for name in names:
                 if name in self._curves:
-                    panel.plot(*self._curves[name], label=name)
+                    panel.plot(*self._curves[name], marker=".", label=name)
                     panel.legend()
         for panel in panels[1]:
             panel.set_xlabel(x_label)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{self.path.name}.part")
-        figure.savefig(part, format=self.path.suffix[1:])
+        figure.savefig(part, format=self._format)
         os.replace(part, self.path)

@@ -6,6 +6,7 @@ Arrays lead with the axis `[E]` of environments, frames are those of `trajectori
 from typing import Any
 
 import gymnasium as gym
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -36,7 +37,8 @@ class TFAgentsReplayBuffer:
     TF-Agents' own drivers, agents and checkpoints. Adding costs about a hundred times what it costs
     a `ReplayBuffer`, since each step is a TensorFlow call.
 
-    TF-Agents draws any frame. A boundary frame is no transition: its row of the batch has weight 0.
+    TF-Agents draws any frame. A boundary frame is no transition: in its row of the batch is another
+    transition of the batch (if there is none, all rows have weight 0).
     Windows end where an episode does, at a truncation with the real final observation. All
     environments are written in lockstep: where one needs a boundary frame of its own (autoreset
     modes other than NEXT_STEP), the others get one too, and their windows of several steps end
@@ -143,7 +145,8 @@ class TFAgentsReplayBuffer:
             np.where(steps, np.where(self._runs, MID, FIRST), LAST),
             np.where(steps, np.where(ended, LAST, MID), FIRST),
         )
-        self._last, self._runs, self._ended = next_observations, steps, ended
+        self._last = [leaf.copy() for leaf in next_observations]  # the caller may write into his
+        self._runs, self._ended = steps, ended
         if self.num_envs == 1 and ended.any():
             self._add_boundary(next_observations)
 
@@ -219,7 +222,7 @@ class TFAgentsReplayBuffer:
             n_step: Int, n, at least 1. Defaults to `1`.
 
         Returns:
-            As `ReplayBuffer.sample`; the weight `[B]` is 0 for what is no transition, else 1.
+            As `ReplayBuffer.sample`; all weights are 0 if only boundary frames were drawn.
 
         Raises:
             ValueError: If an argument is outside its range.
@@ -236,7 +239,14 @@ class TFAgentsReplayBuffer:
             trajectories = self.replay_buffer.as_dataset(batch_size, n_step + 1)
             transitions = transitions_from_trajectories(trajectories, gamma)
             self._samples[key] = transitions.as_numpy_iterator()
-        return next(self._samples[key])
+        batch = next(self._samples[key])
+        weight = batch[-1]
+        valid = np.flatnonzero(weight)
+        if not 0 < len(valid) < batch_size:
+            return batch
+        rows = np.arange(batch_size)
+        rows[weight == 0] = np.resize(valid, batch_size - len(valid))
+        return keras.tree.map_structure(lambda column: column[rows], batch)
 
     def empty_batch(self) -> tuple:
         """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""

@@ -32,7 +32,7 @@ def transitions_from_trajectories(dataset: tf.data.Dataset, gamma: float) -> tf.
     with the trajectory's own discounts d, which leave out the agent's gamma and are 0 at a
     termination; m < n where the episode ends within the n steps. A row that starts at a boundary
     frame has weight 0, and so has one that stops where the next observation is not stored (boundary
-    frames were filtered out).
+    frames were filtered out). Such a row still counts in the means of the logs.
 
     Args:
         dataset: `tf.data.Dataset` of trajectories `[B, T, ...]` or of pairs of them and something
@@ -148,7 +148,16 @@ def check_holds_trajectories(replay_buffer: Any, expected: Any) -> None:
             "`replay_buffer` must hold trajectories of the spaces, with no `policy_info`. "
             f"Received: data_spec={data_spec}, expected: {expected}"
         )
-    bounds = (data_spec.action.minimum, data_spec.action.maximum)
+    dtypes = [
+        [leaf.dtype for leaf in keras.tree.flatten(spec.observation)]
+        for spec in (data_spec, expected)
+    ]
+    if dtypes[0] != dtypes[1]:
+        raise ValueError(
+            "`replay_buffer` must hold observations of the space's dtypes. Received: "
+            f"{dtypes[0]}, expected: {dtypes[1]}"
+        )
+    bounds = tuple(getattr(data_spec.action, name, None) for name in ("minimum", "maximum"))
     if bounds != (0, expected.action.maximum):
         raise ValueError(
             "`replay_buffer` must hold 0-based actions, as many as the action space has. Received: "

@@ -134,7 +134,9 @@ class DQN(ActingModel):
         if weight is not None:
             extra = extra * weight
         loss = self.compute_loss(observation, target, prediction, weight, training=training)
-        return loss + keras.ops.mean(extra), outputs, prediction
+        # Keras has divided its part by the number of replicas, whose gradients are added up.
+        extra_loss = keras.ops.mean(extra) / self.distribute_strategy.num_replicas_in_sync
+        return loss + extra_loss, outputs, prediction
 
     def compute_loss(
         self,
@@ -148,15 +150,20 @@ class DQN(ActingModel):
 
         Keras itself asks for the latter, to build the loss, under a distribution strategy.
         """
-        if isinstance(y, dict):
-            y, y_pred = self.compute_target(x, y), self.predict_taken(y_pred, y["action"])
+        y, y_pred, sample_weight = self._target_of(x, y, y_pred, sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
         """Updates the compiled metrics with the same, and returns all metrics' results."""
-        if isinstance(y, dict):
-            y, y_pred = self.compute_target(x, y), self.predict_taken(y_pred, y["action"])
+        y, y_pred, sample_weight = self._target_of(x, y, y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _target_of(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> tuple:
+        """Returns target, prediction and weight for those, or for what a batch holds."""
+        if not isinstance(y, dict):
+            return y, y_pred, sample_weight
+        batch = unpack_batch((x, y, sample_weight))
+        return self.compute_target(x, y), self.predict_taken(y_pred, y["action"]), batch.weight
 
     def _update_metrics(
         self, batch: Batch, target: Any, loss: Any, outputs: Any, prediction: Any

@@ -1,5 +1,6 @@
-"""The greedy policy of a network as a functional Keras model, and its `keras.Model.export`."""
+"""The greedy policy of a network as a Keras model of its own, and its `keras.Model.export`."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,25 +10,23 @@ import tensorflow as tf
 from keras_dqn.models.network import input_shape_of
 
 
-class GreedyAction(keras.layers.Layer):
-    """Maps a network's outputs to greedy actions `[B]` int64, 0-based.
+class GreedyPolicy(keras.Model):
+    """Maps observations `[B, ...]` (or a dict of such) to greedy actions `[B]` int64, 0-based.
 
     Args:
-        q_values: Function of the outputs that returns `[B, A]`.
+        network: The built network; layers that preprocess observations are part of it.
+        q_values: Function of the network's outputs that returns `[B, A]`.
     """
 
-    def __init__(self, q_values: Callable[[Any], Any]) -> None:
-        super().__init__()
+    def __init__(self, network: keras.layers.Layer, q_values: Callable[[Any], Any]) -> None:
+        super().__init__(name="policy", dtype="float32")
+        self.network = network
         self._q_values = q_values
 
-    def call(self, outputs: Any) -> tf.Tensor:
+    def call(self, observation: Any) -> tf.Tensor:
         """Returns the actions."""
-        # Keras' argmax holds operations that LiteRT has not.
-        return tf.argmax(self._q_values(outputs), axis=-1)
-
-    def compute_output_spec(self, outputs: Any) -> keras.KerasTensor:
-        """Returns the shape and dtype of the actions."""
-        return keras.KerasTensor(outputs.shape[:1], "int64")
+        q_values = self._q_values(self.network(observation, training=False))
+        return tf.argmax(q_values, axis=-1)  # Keras' argmax holds operations that LiteRT has not
 
 
 def write_policy(
@@ -43,25 +42,32 @@ def write_policy(
             "The agent must be built before it is exported: give the network a `keras.Input`, or "
             f"call `agent.act(observation)` once. Received: network={network}"
         )
-    inputs = _inputs_of(network)
-    policy = keras.Model(inputs, GreedyAction(q_values)(network(inputs)), name="policy")
-    policy(inputs)  # Keras' ONNX export asks that the model was called
-    # Older versions of Keras would make a list of a dict of inputs.
-    specs = keras.tree.map_structure(lambda i: tf.TensorSpec(i.shape, i.dtype, i.name), inputs)
-    kwargs.setdefault("input_signature", [specs])
+    spec = _observation_spec(network)
+    policy = GreedyPolicy(network, q_values)
+    policy(keras.tree.map_structure(_zeros, spec))  # Keras exports a model that was called
+    kwargs.setdefault("input_signature", [spec])
     policy.export(filepath, format=format, **kwargs)
 
 
-def _inputs_of(network: keras.layers.Layer) -> Any:
-    """Returns inputs of the shapes and dtypes of a network's own; float32 if it names none."""
+def _observation_spec(network: keras.layers.Layer) -> Any:
+    """Returns the shapes and dtypes of a network's own inputs; float32 if it names none."""
     if isinstance(network, keras.Sequential):
-        return _input(network.inputs[0])
-    if hasattr(network, "inputs"):
-        return _input(network.input)
-    return _input(keras.tree.map_shape_structure(keras.KerasTensor, input_shape_of(network)))
+        inputs: Any = network.inputs
+    elif hasattr(network, "inputs"):
+        inputs = network.input
+    else:
+        inputs = keras.tree.map_shape_structure(keras.KerasTensor, input_shape_of(network))
+    if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
+        (inputs,) = inputs
+    return _named_spec(inputs, "")
 
 
-def _input(like: Any, name: str = "observation") -> Any:
-    if isinstance(like, dict):
-        return {key: _input(value, key) for key, value in like.items()}
-    return keras.Input(like.shape[1:], dtype=like.dtype, name=name)
+def _named_spec(inputs: Any, name: str) -> Any:
+    if isinstance(inputs, dict):
+        return {key: _named_spec(value, f"{name}_{key}") for key, value in inputs.items()}
+    name = re.sub(r"\W", "_", name[1:]) or "observation"
+    return tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype, name)
+
+
+def _zeros(spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.zeros([size or 1 for size in spec.shape], spec.dtype)

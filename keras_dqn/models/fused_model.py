@@ -30,11 +30,7 @@ class FusedModel(keras.Model):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.update_count = self.add_weight(
-            name="update_count",
-            dtype="int64",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
+            name="update_count", dtype="int64", initializer="zeros", trainable=False
         )
         self._jit_compile_argument: bool | str = "auto"
         self._alongside: Callable[[], Any] | None = None
@@ -279,6 +275,9 @@ class FusedModel(keras.Model):
             return dataset
         if steps is not None and steps % self.steps_per_execution:
             return dataset.take(steps)
+        one_device = isinstance(self.distribute_strategy, tf.distribute.OneDeviceStrategy)
+        if one_device:  # Keras takes the first element for a batch, to build the loss
+            return dataset
         if isinstance(dataset, ReplayDataset) and dataset.num_batches is None:
             return dataset.stacked(self.steps_per_execution)
         return dataset

@@ -92,6 +92,15 @@ def test_on_any_keras_model_it_counts_epochs(tmp_path, figures):
     assert "<svg" in (tmp_path / "curve.svg").read_text()
 
 
+def test_temperature_and_validation_loss_are_drawn(tmp_path, figures):
+    curve = keras_dqn.LearningCurve(tmp_path / "curve.PNG")
+    curve.on_epoch_end(0, {"loss": 2.0, "val_loss": 3.0, "temperature": 0.5, "env_steps": 7})
+    _, loss, _, exploration = curves_of(figures[-1])
+    assert (loss["val_loss"][0].tolist(), loss["val_loss"][1].tolist()) == ([7.0], [3.0])
+    assert exploration["temperature"][1].tolist() == [0.5]
+    assert (tmp_path / "curve.PNG").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "curve.png"
     curve = keras_dqn.LearningCurve(path)

@@ -146,18 +146,18 @@ def rows_after(env, n_step, gamma):
 
 
 def drawn_rows(replay, n_step, gamma, batch_size=2_000):
-    """Returns what `rows_after` does, of rows with a weight, and whether there were others."""
+    """Returns what `rows_after` does, of what is drawn."""
     observation, transition, weight = replay.sample(batch_size, gamma=gamma, n_step=n_step)
-    assert set(weight.tolist()) <= {0.0, 1.0}
+    assert weight.tolist() == [1.0] * batch_size  # no boundary frames
     drawn = {}
-    for i in np.flatnonzero(weight):
+    for i in range(batch_size):
         drawn[int(counter_of(observation)[i])] = (
             int(transition["action"][i]),
             float(transition["reward"][i]),
             float(transition["discount"][i]),
             int(counter_of(transition["next_observation"])[i]),
         )
-    return drawn, not weight.all()
+    return drawn
 
 
 def collect(env, replay, steps):
@@ -179,11 +179,10 @@ def test_every_transition_of_one_environment_can_be_drawn(cls, n_step):
     env = cls(lengths=(3, 1, 4), ends=("truncated", "terminated"), start=7)
     replay = TFAgentsReplayBuffer.from_env(env, 1_000)
     collect(env, replay, 80)
-    drawn, has_boundaries = drawn_rows(replay, n_step, 0.9)
+    drawn = drawn_rows(replay, n_step, 0.9)
     expected = rows_after(env, n_step, 0.9)
     expected = {key: (action - 7, *rest) for key, (action, *rest) in expected.items()}
     assert_equal_rows(drawn, expected)
-    assert has_boundaries
     # TF-Agents draws a start only if n more frames follow it.
     newest = [row.observation for row in env.rows[-n_step:]]
     assert drawn.keys() >= expected.keys() - set(newest)
@@ -196,17 +195,16 @@ def test_vectors_of_every_autoreset_mode(mode):
     replay = TFAgentsReplayBuffer.from_env(env, 3_000)
     collect(env, replay, 300)
     for n_step in (1, 3):
-        drawn, _ = drawn_rows(replay, n_step, 0.9, batch_size=20_000)
-        whole, single = {}, {}
+        drawn = drawn_rows(replay, n_step, 0.9, batch_size=20_000)
+        whole = {}
         for sub_env in env.envs:
             whole |= rows_after(sub_env, n_step, 0.9)
-            single |= rows_after(sub_env, 1, 0.9) | rows_after(sub_env, 2, 0.9)
         assert len(drawn) > 0.9 * len(whole)
         if mode is AutoresetMode.NEXT_STEP or n_step == 1:
             assert_equal_rows(drawn, whole)
         else:  # cut where another environment ended, as at a truncation: 1, 2 or 3 steps
+            shorter = [rows_after(sub_env, m, 0.9) for sub_env in env.envs for m in (1, 2, 3)]
             for observation, row in drawn.items():
-                shorter = [rows_after(sub_env, m, 0.9) for sub_env in env.envs for m in (1, 2, 3)]
                 assert any(
                     row == pytest.approx(rows.get(observation, ()), rel=1e-6)
                     for rows in shorter
@@ -222,7 +220,7 @@ def test_a_reset_in_the_middle_ends_a_window():
     replay.add([5.0], 0, 2.0, False, False, [6.0])  # somebody has reset the environment
     for i in range(6, 9):
         replay.add([i], 0, 2.0, False, False, [i + 1])
-    drawn, _ = drawn_rows(replay, 2, 0.5)
+    drawn = drawn_rows(replay, 2, 0.5)
     assert drawn[0] == (1, 1.0, 0.5, 1)
     assert drawn[5] == (0, 3.0, 0.25, 7)
 
@@ -235,7 +233,7 @@ def test_a_ring_that_has_been_round():
     for _ in range(5):
         collect(env, replay, 20)
     assert len(replay) == 20
-    drawn, _ = drawn_rows(replay, 2, 0.9)
+    drawn = drawn_rows(replay, 2, 0.9)
     assert_equal_rows(drawn, rows_after(env, 2, 0.9))
     assert min(drawn) >= env.rows[-20].observation
 
@@ -270,14 +268,14 @@ def test_an_existing_buffer_filled_by_tf_agents():
     replay = TFAgentsReplayBuffer.from_env(env, replay_buffer=theirs)
     assert replay.replay_buffer is theirs
     assert replay.capacity == 100
-    drawn, has_boundaries = drawn_rows(replay, 2, 0.9)
+    drawn = drawn_rows(replay, 2, 0.9)
     expected = rows_after(env, 2, 0.9)
     assert_equal_rows(drawn, expected)
-    assert has_boundaries
     assert len(drawn) >= len(expected) - 2
     # The same through the function alone.
     dataset = theirs.as_dataset(sample_batch_size=500, num_steps=3)
     observation, transition, weight = next(iter(transitions_from_trajectories(dataset, 0.9)))
+    assert 0.0 < weight.numpy().mean() < 1.0  # boundary frames are among them
     for i in np.flatnonzero(weight):
         action, reward, *_ = expected[int(observation[i, 0])]
         assert transition["action"][i] == action
@@ -313,7 +311,7 @@ def test_fit_collects_and_trains(make_network, steps_per_execution):
 
 @needs_tf_agents
 def test_rows_of_weight_zero_do_not_train(make_network):
-    """All frames but one are boundaries: a batch of them leaves the network as it is."""
+    """All frames are boundaries: a batch of them leaves the network as it is."""
     replay = TFAgentsReplayBuffer(100, gym.spaces.Box(-9, 9, (3,)), gym.spaces.Discrete(2))
     for _ in range(2):
         replay._add_boundary([np.ones((1, 3), np.float32)])
@@ -326,6 +324,29 @@ def test_rows_of_weight_zero_do_not_train(make_network):
     ])  # fmt: skip
     for weight, then in zip(agent.network.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, then)
+
+
+@needs_tf_agents
+def test_arrays_that_are_written_again_are_copied():
+    replay = TFAgentsReplayBuffer(100, gym.spaces.Box(-99, 99, (1,)), gym.spaces.Discrete(2))
+    next_observation = np.zeros(1, np.float32)
+    for i in range(10):
+        next_observation[0] = i + 1
+        replay.add(np.float32([i]), 0, 1.0, False, False, next_observation)
+    drawn = drawn_rows(replay, 1, 0.9)
+    assert {key: row[-1] for key, row in drawn.items()} == {i: i + 1 for i in range(9)}
+
+
+@needs_tf_agents
+def test_trajectories_are_drawn_when_they_are_asked_for():
+    replay = TFAgentsReplayBuffer(2, gym.spaces.Box(-99, 99, (1,)), gym.spaces.Discrete(2))
+    trajectories = replay.replay_buffer.as_dataset(sample_batch_size=4, num_steps=2)
+    batches = iter(transitions_from_trajectories(trajectories, 0.9))
+    for i in range(8):  # two frames are stored, so that each `add` replaces the only transition
+        replay.add([i], 0, 1.0, False, False, [i + 1])
+        if i:
+            observation, _, _ = next(batches)
+            assert observation.numpy().ravel().tolist() == [i - 1.0] * 4
 
 
 @needs_tf_agents
@@ -352,6 +373,10 @@ def test_arguments_that_do_not_fit_are_refused():
         TFAgentsReplayBuffer(10, box, box)
     other = TFAgentsReplayBuffer(10, gym.spaces.Box(-9, 9, (2,)), discrete).replay_buffer
     with pytest.raises(ValueError, match="`replay_buffer` must hold trajectories"):
+        TFAgentsReplayBuffer(None, box, discrete, replay_buffer=other)
+    integers = gym.spaces.Box(-9, 9, (1,), np.int32)
+    other = TFAgentsReplayBuffer(10, integers, discrete).replay_buffer
+    with pytest.raises(ValueError, match="observations of the space's dtypes"):
         TFAgentsReplayBuffer(None, box, discrete, replay_buffer=other)
     other = TFAgentsReplayBuffer(10, box, gym.spaces.Discrete(3)).replay_buffer
     with pytest.raises(ValueError, match="`replay_buffer` must hold 0-based actions"):

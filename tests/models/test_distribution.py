@@ -25,7 +25,7 @@ def finite_dataset(make_batches):
     return tf.data.Dataset.from_tensor_slices(rows).batch(BATCH_SIZE)
 
 
-def make_agent(strategy, layers=(), **compile_kwargs):
+def make_agent(strategy, layers=(), cls=keras_dqn.DQN, **compile_kwargs):
     """Makes the same agent under each strategy."""
     with strategy.scope() if strategy else contextlib.nullcontext():
         keras.utils.set_random_seed(0)
@@ -33,7 +33,7 @@ def make_agent(strategy, layers=(), **compile_kwargs):
         network = keras.Sequential(
             [keras.Input((3,)), keras.layers.Dense(5, "tanh"), *layers, keras.layers.Dense(2)]
         )
-        agent = keras_dqn.DQN(network, double=True)
+        agent = cls(network, double=True)
         agent.compile(**{"optimizer": keras.optimizers.Adam(0.05), **compile_kwargs})
         shake(agent.target_network)
     return agent
@@ -94,7 +94,59 @@ def test_a_network_that_is_built_late(make_batches, mirrored):
     assert agent.act(np.zeros((4, 3), np.float32)).shape == (4,)
 
 
-def test_replay_evaluation_saving_and_export(mirrored, tmp_path):
+@pytest.mark.parametrize("strategy", ["one", "mirrored"])
+def test_arrays_with_weights(make_batches, mirrored, strategy):
+    strategy = mirrored if strategy == "mirrored" else tf.distribute.OneDeviceStrategy("CPU:0")
+    agents = []
+    rows = tf.nest.map_structure(
+        lambda *leaves: np.concatenate(leaves), *make_batches(NUM_BATCHES, BATCH_SIZE)
+    )
+    x, y, weight = rows
+    for each in (None, strategy):
+        agents.append(make_agent(each))
+        agents[-1].fit(
+            x, y, batch_size=BATCH_SIZE, sample_weight=weight, shuffle=False, verbose=0,
+            callbacks=[keras_dqn.SoftTargetUpdate(0.1)],
+        )  # fmt: skip
+    assert_equal_agents(*agents)
+
+
+def test_a_further_loss_counts_once_on_two_replicas(make_batches, mirrored):
+    class Regularized(keras_dqn.DQN):
+        def extra_loss(self, outputs, action):
+            return keras.ops.logsumexp(outputs, axis=-1)
+
+    runs = []
+    for strategy in (None, mirrored):
+        agent = make_agent(strategy, cls=Regularized, optimizer=keras.optimizers.SGD(0.1))
+        history = agent.fit(
+            finite_dataset(make_batches), verbose=0, callbacks=[keras_dqn.SoftTargetUpdate(0.1)]
+        ).history
+        runs.append((agent, history["loss"]))
+    assert_equal_agents(runs[0][0], runs[1][0])
+    np.testing.assert_allclose(runs[0][1], runs[1][1], atol=1e-5)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_replay_on_one_device(steps_per_execution):
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        agent = keras_dqn.DQN(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+        agent.compile("adam", steps_per_execution=steps_per_execution)
+    env = gym.make("CartPole-v1")
+    replay = keras_dqn.ReplayBuffer.from_env(env, 1_000, seed=0)
+    collect = keras_dqn.CollectTransitions(
+        env, replay, exploration=keras_dqn.EpsilonGreedy(0.5), warmup_steps=50, seed=0
+    )
+    collect.warm_up()
+    agent.fit(
+        replay.dataset(8), steps_per_epoch=8, verbose=0,
+        callbacks=[collect, keras_dqn.SoftTargetUpdate(0.1)],
+    )  # fmt: skip
+    assert agent.update_count.numpy() == 8
+    assert collect.env_steps == 58
+
+
+def test_replay_evaluation_and_saving(mirrored, tmp_path):
     env = gym.make_vec("CartPole-v1", num_envs=4)
     with mirrored.scope():
         network = keras.Sequential(

@@ -1,7 +1,9 @@
+import gc
 import importlib.util
 import os
 import subprocess
 import sys
+import weakref
 
 import keras
 import numpy as np
@@ -121,6 +123,70 @@ def test_what_a_subclass_makes_of_outputs_is_exported(tmp_path, make_network, fo
     actions = RUN[format](path, observation)
     np.testing.assert_array_equal(actions, agent.act(observation))
     assert actions[0] == np.argmin(agent.network.predict(observation, verbose=0))
+
+
+def observed(network, name="observation"):
+    """Functional networks with inputs of several kinds, and what they take."""
+    x = keras.Input((3,), name=name)
+    return keras.Model([x] if name == "list" else x, network(x))
+
+
+class NestedDict(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, inputs):
+        parts = [inputs["left"]["x/y"], inputs["right"]["x/y"]]
+        return self.dense(keras.layers.Concatenate()(parts))
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("kind", ["policy", "list", "nested", "mixed_float16"])
+def test_networks_that_the_agent_takes_are_exported(tmp_path, kind, format):
+    needs(format)
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(30, 3)).astype(np.float32)
+    if kind == "nested":
+        network = NestedDict()
+        x = {
+            side: {"x/y": rng.normal(size=(30, 2)).astype(np.float32)} for side in ("left", "right")
+        }
+    elif kind == "mixed_float16":
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            last = keras.layers.Dense(30, dtype="float32")
+            network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(8, "relu"), last])
+            agent = keras_dqn.DQN(network)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        # In float16 these values were all the same.
+        last.kernel.assign(last.kernel * 1e-3)
+        last.bias.assign(last.bias + 100.0)
+    else:
+        network = observed(keras.layers.Dense(3), name=kind)
+    if kind != "mixed_float16":
+        agent = keras_dqn.DQN(network)
+    if format != "tf_saved_model" and kind == "mixed_float16":
+        pytest.skip("neither Keras' ONNX export nor LiteRT knows float16 layers")
+    expected = agent.act(x)
+    assert len(set(expected.tolist())) > 1
+    path = tmp_path / FORMATS[format]
+    agent.export_policy(path, format=format, verbose=False)
+    np.testing.assert_array_equal(RUN[format](path, x), expected)
+
+
+def test_an_export_leaves_nothing_on_the_network(tmp_path, make_network):
+    network = make_network()
+    agent = keras_dqn.DQN(network)
+    agent.export_policy(tmp_path / "policy", verbose=False)
+    gone = weakref.ref(agent)
+    del agent
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_saved_model_holds_the_network_alone_and_runs_without_keras(tmp_path, make_network):
