@@ -17,12 +17,7 @@ class ActingModel(TargetNetworkModel):
 
     def q_values(self, outputs: Any) -> Any:
         """Returns the action values `[B, A]` float32 that the network's outputs stand for."""
-        if len(outputs.shape) != 2:
-            raise ValueError(
-                "`network` must map observations to action values of shape [B, A]. Received: "
-                f"outputs of shape {tuple(outputs.shape)}"
-            )
-        return keras.ops.cast(outputs, "float32")
+        raise NotImplementedError
 
     def act(self, observation: Any) -> np.ndarray:
         """Returns the greedy actions, read from the network as it is now.

@@ -33,8 +33,10 @@ class DQN(ActingModel):
     when told to: put `SoftTargetUpdate` among the callbacks of `fit`, or call `update_target`. It
     never gets a gradient, whatever is set on `trainable`.
 
-    Override `q_values`, `predict_taken`, `compute_target`, `td_error` or `extra_loss` to change the
-    algorithm.
+    A subclass changes the algorithm by overriding one decision. Another representation of values
+    says what outputs mean: `q_values`, `next_values`, `predict_taken`, `bootstrap`, `td_error`,
+    `priority` and `default_loss`. Another rule says what the target is: `choose_next_action`,
+    `reward_bonus` or the whole `compute_target`; or it adds an `extra_loss`.
 
     Args:
         network: Keras model (or layer) that maps observations, a tensor or a (nested) dict, to
@@ -75,7 +77,86 @@ class DQN(ActingModel):
         """Returns what `from_config` needs."""
         return {**super().get_config(), "double": self.double}
 
-    # The algorithm; `q_values(outputs)`, `[B, A]`, is inherited
+    # What the outputs of a network mean: a representation of values overrides these
+
+    def q_values(self, outputs: Any) -> Any:
+        """Returns the action values `[B, A]` float32 that a network's outputs stand for."""
+        if len(outputs.shape) != 2:
+            raise ValueError(
+                "`network` must map observations to action values of shape [B, A]. Received: "
+                f"outputs of shape {tuple(outputs.shape)}"
+            )
+        return keras.ops.cast(outputs, "float32")
+
+    def next_values(self, outputs: Any) -> Any:
+        """Returns what is bootstrapped from, for each action, `[B, A, N]` float32.
+
+        It is what may be averaged over actions: here the value, N = 1.
+        """
+        return keras.ops.expand_dims(self.q_values(outputs), -1)
+
+    def predict_taken(self, outputs: Any, action: Any) -> Any:
+        """Returns the prediction `[B, N]` float32 for the actions taken, `[B]` integer."""
+        return ops.take_action(self.next_values(outputs), action)
+
+    def bootstrap(self, transition: dict, next_value: Any) -> Any:
+        """Returns the target `[B, N]` of a transition and what follows it, `[B, N]`."""
+        return ops.td_target(transition["reward"], transition["discount"], next_value)
+
+    def td_error(self, target: Any, prediction: Any) -> Any:
+        """Returns the expected target - the expected prediction, `[B]` float32.
+
+        It is signed, unweighted and in units of return.
+        """
+        return keras.ops.mean(target, axis=-1) - keras.ops.mean(prediction, axis=-1)
+
+    def priority(self, target: Any, prediction: Any) -> Any:
+        """Returns what a prioritized buffer is told of each row, `[B]` float32: |TD error|."""
+        return keras.ops.abs(self.td_error(target, prediction))
+
+    def default_loss(self) -> keras.losses.Loss:
+        """Returns the loss of a target and a prediction that `loss="auto"` stands for."""
+        return keras.losses.Huber()
+
+    # What the target says: a rule overrides these
+
+    def compute_target(self, observation: Any, transition: dict) -> Any:
+        """Returns the TD target `[B, N]` float32; nothing differentiates through it.
+
+        Args:
+            observation: `[B, ...]`.
+            transition: Dict with `action`, `reward`, `discount` and `next_observation`.
+        """
+        next_observation = transition["next_observation"]
+        next_outputs = self.outputs_of(self.target_network, next_observation)
+        choice = self.choose_next_action(next_outputs, next_observation)
+        next_value = ops.value_of_choice(self.next_values(next_outputs), choice)
+        next_value = ops.guard_terminal(next_value, transition["discount"])
+        bonus = self.reward_bonus(observation, transition, next_outputs)
+        if bonus is not None:
+            transition = {**transition, "reward": transition["reward"] + bonus}
+        return keras.ops.stop_gradient(self.bootstrap(transition, next_value))
+
+    def choose_next_action(self, next_outputs: Any, next_observation: Any) -> Any:
+        """Returns which action follows: `[B]` integer, or the weights `[B, A]` float32 of a mix.
+
+        Args:
+            next_outputs: What the target network gives for `next_observation`.
+            next_observation: `[B, ...]`.
+        """
+        if self.double:
+            next_outputs = self.outputs_of(self.network, next_observation)
+        return ops.greedy_action(self.q_values(next_outputs))
+
+    def reward_bonus(self, observation: Any, transition: dict, next_outputs: Any) -> Any:
+        """Returns what to add to the rewards, `[B]` float32, or None for nothing, as here."""
+        return None
+
+    def extra_loss(self, outputs: Any, action: Any) -> Any:
+        """Returns what to add to each row's loss, `[B]` float32, weighted like it. Zero here."""
+        return keras.ops.zeros(keras.ops.shape(action), "float32")
+
+    # Training steps
 
     def train_step(self, data: Any) -> dict:
         """Takes one gradient step on a batch and returns the metrics."""
@@ -96,34 +177,6 @@ class DQN(ActingModel):
         target = self.compute_target(batch.observation, batch.transition)
         loss, outputs, prediction = self._td_loss(batch, target, training=False)
         return self._update_metrics(batch, target, loss, outputs, prediction)
-
-    def predict_taken(self, outputs: Any, action: Any) -> Any:
-        """Returns the prediction `[B, 1]` for the actions taken, `[B]` integer."""
-        return keras.ops.expand_dims(ops.take_action(self.q_values(outputs), action), -1)
-
-    def compute_target(self, observation: Any, transition: dict) -> Any:
-        """Returns the TD target `[B, 1]` float32; nothing differentiates through it.
-
-        Args:
-            observation: `[B, ...]`.
-            transition: Dict with `action`, `reward`, `discount` and `next_observation`.
-        """
-        next_observation = transition["next_observation"]
-        next_values = self.q_values(self.target_network(next_observation, training=False))
-        chooser = next_values
-        if self.double:
-            chooser = self.q_values(self.network(next_observation, training=False))
-        next_value = ops.take_action(next_values, ops.greedy_action(chooser))
-        target = ops.td_target(transition["reward"], transition["discount"], next_value)
-        return keras.ops.expand_dims(target, -1)
-
-    def td_error(self, target: Any, prediction: Any) -> Any:
-        """Returns target - prediction, `[B]` float32, signed and unweighted."""
-        return keras.ops.squeeze(target - prediction, -1)
-
-    def extra_loss(self, outputs: Any, action: Any) -> Any:
-        """Returns what to add to each row's loss, `[B]` float32, weighted like it. Zero here."""
-        return keras.ops.zeros(keras.ops.shape(action), "float32")
 
     def _td_loss(self, batch: Batch, target: Any, training: bool) -> tuple[Any, Any, Any]:
         observation, transition, weight = batch
@@ -163,16 +216,19 @@ class DQN(ActingModel):
         if not isinstance(y, dict):
             return y, y_pred, sample_weight
         batch = unpack_batch((x, y, sample_weight))
-        return self.compute_target(x, y), self.predict_taken(y_pred, y["action"]), batch.weight
+        # Keras draws this batch as a mean over replicas, in which integers have become floats.
+        action = keras.ops.cast(y["action"], "int32")
+        target = self.compute_target(x, {**y, "action": action})
+        return target, self.predict_taken(y_pred, action), batch.weight
 
     def _update_metrics(
         self, batch: Batch, target: Any, loss: Any, outputs: Any, prediction: Any
     ) -> dict:
         observation, transition, weight = batch
         taken = ops.take_action(self.q_values(outputs), transition["action"])
-        self._td_error_of_step = self.td_error(target, prediction)
+        self._td_error_of_step = self.priority(target, prediction)
         self._q_value_metric.update_state(taken)
-        self._td_error_metric.update_state(keras.ops.abs(self._td_error_of_step))
+        self._td_error_metric.update_state(keras.ops.abs(self.td_error(target, prediction)))
         for metric in self.metrics:
             if metric.name == "loss":
                 # Under a strategy Keras has divided the loss by the number of replicas.
@@ -188,14 +244,14 @@ class DQN(ActingModel):
         Args:
             optimizer: `"auto"` is `Adam(learning_rate=2.5e-4, epsilon=1.5e-4)`. Defaults to
                 `"auto"`.
-            loss: `"auto"` is Huber with delta 1. Defaults to `"auto"`.
+            loss: `"auto"` is `default_loss()`, Huber with delta 1. Defaults to `"auto"`.
             **kwargs: `metrics`, `steps_per_execution` (K updates in one compiled program),
                 `jit_compile`, `run_eagerly` and all else that `keras.Model.compile` takes.
         """
         if optimizer == "auto":
             optimizer = keras.optimizers.Adam(learning_rate=2.5e-4, epsilon=1.5e-4)
         if loss == "auto":
-            loss = keras.losses.Huber()
+            loss = self.default_loss()
         super().compile(optimizer, loss, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
@@ -265,7 +321,7 @@ class DQN(ActingModel):
 def check_ranks(target: Any, prediction: Any) -> None:
     """Raises a `ValueError` for a `[B]` target or prediction: Keras would average weights away."""
     for name, tensor in (("compute_target", target), ("predict_taken", prediction)):
-        if len(tensor.shape) != 2:
+        if len(tensor.shape) < 2:
             raise ValueError(
                 f"`{name}` must return a tensor of shape [B, 1] or [B, N]: a Keras loss takes its "
                 "mean over the last axis before it applies the weights. Received: shape="

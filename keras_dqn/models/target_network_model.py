@@ -68,7 +68,19 @@ class TargetNetworkModel(FusedModel):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns what the network gives for observations `[B, ...]`."""
-        return self.network(inputs)
+        return self.outputs_of(self.network, inputs, training)
+
+    def outputs_of(
+        self, network: keras.layers.Layer, observation: Any, training: bool | None = False
+    ) -> Any:
+        """Returns what a network gives for observations; everything that computes comes by here.
+
+        Args:
+            network: `network`, `target_network` or another one of their architecture.
+            observation: `[B, ...]` (or a dict of such).
+            training: Bool or None, as in the call of a Keras layer. Defaults to `False`.
+        """
+        return network(observation, training=training)
 
     def update_target(self, tau: float = 1.0) -> None:
         """Moves the target network a step towards the online one: `soft_update` with this `tau`.

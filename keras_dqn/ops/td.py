@@ -1,12 +1,17 @@
-"""One-step temporal-difference arithmetic on tensors: `[B]` rewards, `[B, A]` action values."""
+"""Temporal-difference arithmetic on tensors: B rows, A actions, N numbers for each action's value.
+
+One function a rule. Ranks and dtypes are checked while tracing.
+"""
 
 from typing import Any
 
 from keras import ops
 
+from keras_dqn.ops.checks import check_integer, check_rank, is_integer
+
 
 def td_target(reward: Any, discount: Any, next_value: Any) -> Any:
-    """Computes the bootstrapped target of Q-learning.
+    """Computes the bootstrapped target of Q-learning; nothing differentiates through it.
 
     ```
     target = reward + discount * next_value
@@ -15,30 +20,117 @@ def td_target(reward: Any, discount: Any, next_value: Any) -> Any:
     Args:
         reward: `[B]` float32, the (n-step) reward.
         discount: `[B]` float32, `gamma**m * (1 - terminated)`.
-        next_value: `[B]` float32, the value of the observation after m steps.
+        next_value: `[B]` or `[B, N]` float32, the value of the observation after m steps.
 
     Returns:
-        `[B]` float32.
+        Float32 of the shape of `next_value`.
+
+    Raises:
+        ValueError: If a tensor has another rank.
 
     Reference:
         Mnih et al., 2015, "Human-level control through deep reinforcement learning", Algorithm 1.
     """
-    return reward + discount * next_value
+    check_rank("reward", reward, 1)
+    check_rank("discount", discount, 1)
+    check_rank("next_value", next_value, 1, 2)
+    if len(next_value.shape) == 2:
+        reward, discount = ops.expand_dims(reward, -1), ops.expand_dims(discount, -1)
+    return ops.stop_gradient(reward + discount * next_value)
 
 
 def greedy_action(q_values: Any) -> Any:
-    """Returns each row's greedy action, `[B, A]` to `[B]` int32; ties go to the lowest."""
+    """Returns each row's greedy action, `[B, A]` to `[B]` int32; ties go to the lowest.
+
+    Applied to the online network's values it is the choice of double Q-learning.
+
+    Reference:
+        van Hasselt et al., 2016, "Deep reinforcement learning with double Q-learning", equation 4.
+    """
+    check_rank("q_values", q_values, 2)
     return ops.argmax(q_values, axis=-1)
 
 
 def take_action(values: Any, action: Any) -> Any:
-    """Picks the value of one action per row.
+    """Picks what belongs to one action in each row; the others may be NaN.
 
     Args:
-        values: `[B, A]` float.
+        values: `[B, A, ...]`.
         action: `[B]` integer in `[0, A)`.
 
     Returns:
-        `[B]`, of the dtype of `values`.
+        `[B, ...]`, of the dtype of `values`.
+
+    Raises:
+        ValueError: If `action` is no integer or has another rank, or `values` has no action axis.
     """
-    return ops.squeeze(ops.take_along_axis(values, ops.expand_dims(action, -1), axis=-1), -1)
+    check_rank("action", action, 1)
+    check_integer("action", action)
+    check_rank("values", values, 2, 3, 4)
+    index = ops.reshape(action, (-1, *[1] * (len(values.shape) - 1)))
+    return ops.squeeze(ops.take_along_axis(values, index, axis=1), 1)
+
+
+def mix_actions(values: Any, weights: Any) -> Any:
+    """Averages over actions; what belongs to an action of weight 0 may be NaN.
+
+    ```
+    sum_a weights(a) * values(a)
+    ```
+
+    Args:
+        values: `[B, A, N]` float32.
+        weights: `[B, A]` float32, rows of sum 1.
+
+    Returns:
+        `[B, N]` float32.
+
+    Raises:
+        ValueError: If a tensor has another rank.
+
+    Reference:
+        van Seijen et al., 2009, "A theoretical and empirical analysis of Expected Sarsa".
+    """
+    check_rank("values", values, 3)
+    check_rank("weights", weights, 2)
+    weights = ops.expand_dims(weights, -1)
+    return ops.sum(ops.where(weights > 0, weights * values, 0.0), axis=1)
+
+
+def value_of_choice(values: Any, choice: Any) -> Any:
+    """Returns what a choice is worth: `take_action` of integers, `mix_actions` of weights.
+
+    Args:
+        values: `[B, A, N]` float32.
+        choice: `[B]` integer, or `[B, A]` float32 with rows of sum 1.
+
+    Returns:
+        `[B, N]` float32.
+
+    Raises:
+        ValueError: If a tensor has another rank.
+    """
+    check_rank("values", values, 3)
+    return take_action(values, choice) if is_integer(choice) else mix_actions(values, choice)
+
+
+def guard_terminal(next_value: Any, discount: Any) -> Any:
+    """Replaces the values behind discount 0, which may be NaN, by `1 / N`.
+
+    The product with the discount is then 0; and where `next_value` is a distribution over N atoms
+    its row still has the sum 1.
+
+    Args:
+        next_value: `[B, N]` float32.
+        discount: `[B]` float32.
+
+    Returns:
+        `[B, N]` float32.
+
+    Raises:
+        ValueError: If a tensor has another rank.
+    """
+    check_rank("next_value", next_value, 2)
+    check_rank("discount", discount, 1)
+    continues = ops.expand_dims(discount, -1) > 0
+    return ops.where(continues, next_value, 1.0 / next_value.shape[-1])

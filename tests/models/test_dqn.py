@@ -251,7 +251,7 @@ def test_network_without_get_config_names_the_remedy(make):
         keras_dqn.DQN(make())
 
 
-@pytest.mark.parametrize("network", ["dense", lambda x: x, None], ids=str)
+@pytest.mark.parametrize("network", ["dense", lambda x: x, None], ids=["str", "lambda", "None"])
 def test_network_must_be_a_layer(network):
     with pytest.raises(TypeError, match="`network` must be a Keras model or layer"):
         keras_dqn.DQN(network)
