@@ -1,13 +1,13 @@
 """Deep Q-learning as plain Keras."""
 
+from keras_dqn.acting.exploration import Boltzmann, EpsilonGreedy, Greedy
+from keras_dqn.acting.policy import Policy
 from keras_dqn.callbacks.collect_transitions import CollectTransitions
 from keras_dqn.callbacks.evaluate_policy import EvaluatePolicy
 from keras_dqn.callbacks.learning_curve import LearningCurve
 from keras_dqn.callbacks.priority_feedback import PriorityFeedback
 from keras_dqn.callbacks.soft_target_update import SoftTargetUpdate
-from keras_dqn.exploration import Boltzmann, EpsilonGreedy, Greedy
 from keras_dqn.models.dqn import DQN
-from keras_dqn.models.policy import Policy
 from keras_dqn.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.replay.replay_dataset import ReplayDataset

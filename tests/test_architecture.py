@@ -15,13 +15,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
     "ops": 0,
     "schedules": 0,
-    "environments": 0,
-    "soft_update": 1,
-    "exploration": 1,
+    "soft_update": 0,
+    "spaces": 0,
+    "networks": 1,
     "replay": 1,
-    "models": 2,
-    "callbacks": 3,
-    "integrations": 4,
+    "acting": 2,
+    "trainers": 2,
+    "models": 3,
+    "callbacks": 4,
+    "integrations": 5,
 }
 
 

@@ -17,7 +17,7 @@ parser.add_argument("--updates", type=int, default=64, help="updates an executio
 parser.add_argument("--profile", help="write what cProfile saw of the requests to this file")
 args = parser.parse_args()
 if args.without_litert:
-    keras_dqn.models.lite_program.Interpreter = None
+    keras_dqn.acting.litert_program.Interpreter = None
 
 UPDATES_PER_EXECUTION = args.updates
 CAPACITY, WARMUP_STEPS = 100_000, 1_000

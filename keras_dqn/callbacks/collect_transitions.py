@@ -6,10 +6,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dqn.environments import Environment, EnvironmentLoop, Step, num_envs_of
-from keras_dqn.exploration import Greedy
-from keras_dqn.models.policy import policy_of
+from keras_dqn.acting.environment_stepper import EnvironmentStepper, Step
+from keras_dqn.acting.exploration import Greedy
+from keras_dqn.acting.policy import policy_of
 from keras_dqn.replay.replay_buffer import ReplayBuffer
+from keras_dqn.spaces.env_spaces import Environment, num_envs_of
 
 
 class CollectTransitions(keras.callbacks.Callback):
@@ -59,7 +60,7 @@ class CollectTransitions(keras.callbacks.Callback):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self._loop = EnvironmentLoop(env)
+        self._loop = EnvironmentStepper(env)
         _check_fits(self._loop, replay)
         if not 0 < env_steps_per_update < math.inf:
             raise ValueError(
@@ -199,7 +200,7 @@ class _EpisodeStatistics:
         return num_ended
 
 
-def _check_fits(loop: EnvironmentLoop, replay: ReplayBuffer) -> None:
+def _check_fits(loop: EnvironmentStepper, replay: ReplayBuffer) -> None:
     for name in ("num_envs", "observation_space", "action_space"):
         if getattr(loop, name) != getattr(replay, name):
             raise ValueError(

@@ -5,8 +5,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dqn.environments import Environment, EnvironmentLoop
-from keras_dqn.models.policy import policy_of
+from keras_dqn.acting.environment_stepper import EnvironmentStepper
+from keras_dqn.acting.policy import policy_of
+from keras_dqn.spaces.env_spaces import Environment
 
 
 class EvaluatePolicy(keras.callbacks.Callback):
@@ -48,7 +49,7 @@ class EvaluatePolicy(keras.callbacks.Callback):
             raise ValueError(f"`episodes` must be at least 1. Received: {episodes=}")
         if validation_freq < 1:
             raise ValueError(f"`validation_freq` must be at least 1. Received: {validation_freq=}")
-        self._loop = EnvironmentLoop(env)
+        self._loop = EnvironmentStepper(env)
         self.env = env
         self.episodes = episodes
         self.validation_freq = validation_freq

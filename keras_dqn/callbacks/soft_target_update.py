@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_dqn.models.graph_pieces import GraphPieces, Piece
 from keras_dqn.soft_update import check_tau, soft_update
+from keras_dqn.trainers.step_hooks import Hook, StepHooks
 
 
 class SoftTargetUpdate(keras.callbacks.Callback):
@@ -62,27 +62,27 @@ class SoftTargetUpdate(keras.callbacks.Callback):
         self.source = source
         self.target = target
         self._own_count: Any = None
-        self._piece: Piece | None = None
+        self._piece: Hook | None = None
         self._train_function_before: Any = None
 
     def set_model(self, model: keras.Model) -> None:
         """Takes the model; pieces that an interrupted `fit` has left on it go."""
         super().set_model(model)
-        GraphPieces.of(model).clear()
+        StepHooks.of(model).clear()
         self._train_function_before = model.train_function
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Puts the blend into the compiled step."""
         self._piece = self._make_piece()
-        GraphPieces.of(self.model).add(self._piece, self._train_function_before)
+        StepHooks.of(self.model).add(self._piece, self._train_function_before)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the blend out again."""
         if self._piece is not None:
-            GraphPieces.of(self.model).remove(self._piece)
+            StepHooks.of(self.model).remove(self._piece)
             self._piece = None
 
-    def _make_piece(self) -> Piece:
+    def _make_piece(self) -> Hook:
         model, tau, source, target = self.model, self.tau, self.source, self.target
         if source is not None:
 
@@ -102,10 +102,10 @@ class SoftTargetUpdate(keras.callbacks.Callback):
             )
         key = (id(source), id(target), tau, self.update_freq)
         if self.update_freq == 1:
-            return Piece(blend, key)
+            return Hook(blend, key)
         if hasattr(model, "update_count"):
-            return Piece(lambda: _blend_when_due(blend, model.update_count, self.update_freq), key)
-        return Piece(self._count_and_blend(blend), (*key, id(self._own_count)))
+            return Hook(lambda: _blend_when_due(blend, model.update_count, self.update_freq), key)
+        return Hook(self._count_and_blend(blend), (*key, id(self._own_count)))
 
     def _count_and_blend(self, blend: Any) -> Any:
         if self._own_count is None:

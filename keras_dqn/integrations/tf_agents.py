@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_dqn.environments import check_discrete, num_envs_of, single_spaces
 from keras_dqn.integrations.trajectories import (
     FIRST,
     INSTALL_COMMAND,
@@ -21,10 +20,11 @@ from keras_dqn.integrations.trajectories import (
     trajectory_spec,
     transitions_from_trajectories,
 )
-from keras_dqn.replay.draws import check_sampling
-from keras_dqn.replay.observation_layout import ObservationLayout
+from keras_dqn.replay.checks import StepChecks, check_sizes
 from keras_dqn.replay.replay_dataset import ReplayDataset
-from keras_dqn.replay.step_checks import StepChecks, check_sizes
+from keras_dqn.replay.uniform_sampler import check_sampling
+from keras_dqn.spaces.env_spaces import check_discrete, num_envs_of, single_spaces
+from keras_dqn.spaces.observation_spec import ObservationSpec
 
 __all__ = ["INSTALL_COMMAND", "TFAgentsReplayBuffer", "transitions_from_trajectories"]
 
@@ -77,7 +77,7 @@ class TFAgentsReplayBuffer:
         self.observation_space = observation_space
         self.action_space = action_space
         self.num_envs = num_envs
-        layout = ObservationLayout(observation_space)
+        layout = ObservationSpec(observation_space)
         self._pack = layout.pack
         self._checks = StepChecks(layout, action_space, num_envs)
         spec = trajectory_spec(layout, action_space)

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_dqn.replay.draws import check_sampling
-from keras_dqn.replay.observation_layout import ObservationLayout
 from keras_dqn.replay.replay_dataset import never_ahead
+from keras_dqn.replay.uniform_sampler import check_sampling
+from keras_dqn.spaces.observation_spec import ObservationSpec
 
 INSTALL_COMMAND = (
     "python -m pip install tensorflow-probability tf-keras gym gin-config pillow && "
@@ -111,7 +111,7 @@ def _check_trajectories(trajectory: Any, element_spec: Any) -> None:
         )
 
 
-def trajectory_spec(layout: ObservationLayout, action_space: Any) -> Any:
+def trajectory_spec(layout: ObservationSpec, action_space: Any) -> Any:
     """Returns the TF-Agents spec of one frame.
 
     Raises:

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_dqn.models.exported_policy import write_policy
-from keras_dqn.models.policy import Policy
+from keras_dqn.acting.export import write_policy
+from keras_dqn.acting.policy import Policy
 from keras_dqn.models.target_network_model import TargetNetworkModel
 
 

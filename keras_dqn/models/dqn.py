@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_dqn import ops
 from keras_dqn.models.acting_model import ActingModel
-from keras_dqn.models.execution import Batch, unpack_batch
 from keras_dqn.replay.replay_dataset import ReplayDataset
+from keras_dqn.trainers.execution import Batch, unpack_batch
 
 if keras.config.backend() != "tensorflow":
     raise ImportError(

@@ -6,13 +6,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_dqn.models.fused_model import FusedModel
-from keras_dqn.models.graph_pieces import GraphPieces
-from keras_dqn.models.network import clone_network, input_shape_of, layers_of, separate_random_draws
+from keras_dqn.networks.cloning import clone_network, separate_random_draws
+from keras_dqn.networks.inspection import input_shape_of, layers_of
 from keras_dqn.soft_update import soft_update
+from keras_dqn.trainers.replay_trainer import ReplayTrainer
+from keras_dqn.trainers.step_hooks import StepHooks
 
 
-class TargetNetworkModel(FusedModel):
+class TargetNetworkModel(ReplayTrainer):
     """Maps inputs through `network` and keeps a clone of it as `target_network`.
 
     The two are equal when they are built. The target network moves only by `update_target`, which
@@ -110,7 +111,7 @@ class TargetNetworkModel(FusedModel):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Trains the agent; see `FusedModel.fit` and `keras.Model.fit`.
+        """Trains the agent; see `ReplayTrainer.fit` and `keras.Model.fit`.
 
         Warns once, after the first epoch, if nothing has updated the target network.
         """
@@ -125,7 +126,7 @@ class TargetNetworkModel(FusedModel):
         try:
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
         finally:
-            GraphPieces.of(self).clear()
+            StepHooks.of(self).clear()
 
     def _warn_if_target_stands_still(self) -> None:
         if not self.target_follows:

@@ -3,10 +3,10 @@
 import os
 from typing import Any
 
-from keras_dqn.environments import num_envs_of, single_spaces
 from keras_dqn.replay import hdf5
-from keras_dqn.replay.allocation import MemmapDirectory
-from keras_dqn.replay.spaces import space_from_config, space_to_config
+from keras_dqn.replay.storage import MemmapDirectory
+from keras_dqn.spaces.env_spaces import num_envs_of, single_spaces
+from keras_dqn.spaces.space_config import space_from_config, space_to_config
 
 
 def save(buffer: Any, path: str | os.PathLike) -> None:

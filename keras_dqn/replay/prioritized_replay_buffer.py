@@ -8,10 +8,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.replay.draws import stacked
 from keras_dqn.replay.priorities import VARIANTS
-from keras_dqn.replay.prioritized_draws import PrioritizedDraws, check_beta
+from keras_dqn.replay.prioritized_sampler import PrioritizedSampler, check_beta
 from keras_dqn.replay.replay_buffer import ReplayBuffer
+from keras_dqn.replay.uniform_sampler import stacked
 
 _MAX_BATCHES_WITHOUT_FEEDBACK = 100
 
@@ -81,19 +81,19 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         self.epsilon = epsilon
         self.variant = variant
         priorities = VARIANTS[variant](self._rings.num_slots, alpha)
-        self._draws = PrioritizedDraws(self._rings, self._rng, priorities, beta)
+        self._sampler = PrioritizedSampler(self._rings, self._rng, priorities, beta)
         self._batches_without_feedback = 0
         self._warned = False
 
     @property
     def updates(self) -> int:
         """How many updates have been fed back, what a `beta` function is called with."""
-        return self._draws.updates
+        return self._sampler.updates
 
     @property
     def nbytes(self) -> int:
         """The bytes of all arrays, those of the priorities included."""
-        return super().nbytes + self._draws.priorities.nbytes
+        return super().nbytes + self._sampler.priorities.nbytes
 
     # Feedback
 
@@ -116,12 +116,12 @@ class PrioritizedReplayBuffer(ReplayBuffer):
             )
         if not np.isfinite(td_error).all():
             raise ValueError(f"`td_error` must be finite. Received: td_error={td_error.tolist()}")
-        self._draws.take_new_rows()
+        self._sampler.take_new_rows()
         row, env = np.divmod(keys.ravel().astype(np.int64), self.num_envs)
         stored = self._rings.holds_rows(env, row)
         slots = self._rings.slots(env[stored], row[stored])
-        self._draws.priorities.set(slots, np.abs(td_error.ravel()[stored]) + self.epsilon)
-        self._draws.updates += len(keys) if keys.ndim > 1 else 1
+        self._sampler.priorities.set(slots, np.abs(td_error.ravel()[stored]) + self.epsilon)
+        self._sampler.updates += len(keys) if keys.ndim > 1 else 1
         self._batches_without_feedback = 0
 
     def expect_feedback(self, num_batches: int) -> None:
@@ -179,9 +179,9 @@ class PrioritizedReplayBuffer(ReplayBuffer):
 
     def get_state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
         """Returns what changes: counters that JSON can hold, and arrays of one entry a slot."""
-        self._draws.take_new_rows()
+        self._sampler.take_new_rows()
         counters, arrays = super().get_state()
-        priorities = self._draws.priorities
+        priorities = self._sampler.priorities
         own = {
             "updates": self.updates,
             "largest_priority": priorities.largest,
@@ -192,5 +192,5 @@ class PrioritizedReplayBuffer(ReplayBuffer):
     def set_counters(self, counters: dict[str, Any]) -> None:
         """Takes the counters of `get_state`, once its arrays were written to."""
         super().set_counters(counters)
-        self._draws.updates = counters["updates"]
-        self._draws.restored(counters["largest_priority"], counters["seen_heads"])
+        self._sampler.updates = counters["updates"]
+        self._sampler.restored(counters["largest_priority"], counters["seen_heads"])

@@ -7,14 +7,14 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.environments import check_discrete, num_envs_of, single_spaces
 from keras_dqn.replay import persistence
-from keras_dqn.replay.allocation import allocator
-from keras_dqn.replay.draws import UniformDraws, check_sampling
+from keras_dqn.replay.checks import StepChecks, check_sizes
 from keras_dqn.replay.n_step import TERMINATED, TRUNCATED, Windows
-from keras_dqn.replay.observation_layout import ObservationLayout
 from keras_dqn.replay.rings import make_rings
-from keras_dqn.replay.step_checks import StepChecks, check_sizes
+from keras_dqn.replay.storage import allocator
+from keras_dqn.replay.uniform_sampler import UniformSampler, check_sampling
+from keras_dqn.spaces.env_spaces import check_discrete, num_envs_of, single_spaces
+from keras_dqn.spaces.observation_spec import ObservationSpec
 
 if TYPE_CHECKING:
     from keras_dqn.replay.replay_dataset import ReplayDataset
@@ -85,12 +85,12 @@ class ReplayBuffer:
         check_sizes(capacity, num_envs, frame_stack, observation_space)
         self.storage = allocator(storage, directory)
         self._rng = np.random.default_rng(seed)
-        self._layout = ObservationLayout(observation_space)
+        self._layout = ObservationSpec(observation_space)
         self._checks = StepChecks(self._layout, action_space, num_envs, frame_stack)
         self._rings = make_rings(
             num_envs, capacity // num_envs, self._layout.leaves, frame_stack, self.storage.allocate
         )
-        self._draws: Any = UniformDraws(self._rings, self._rng)
+        self._sampler: Any = UniformSampler(self._rings, self._rng)
 
     @classmethod
     def from_env(
@@ -188,7 +188,7 @@ class ReplayBuffer:
     def _sample(self, num_batches: int, batch_size: int, gamma: float, n_step: int) -> tuple:
         """Returns the rows of K batches, `[K * B, ...]`."""
         check_sampling(batch_size, gamma, n_step)
-        return self._gather(batch_size, *self._draws.draw(num_batches, batch_size, gamma, n_step))
+        return self._gather(batch_size, *self._sampler.draw(num_batches, batch_size, gamma, n_step))
 
     def empty_batch(self) -> tuple:
         """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
@@ -207,7 +207,7 @@ class ReplayBuffer:
             **self._columns(env, row),
         }
         observation = self._layout.pack(self._rings.take(env, row))
-        weights = self._draws.weights(start.reshape(-1, batch_size))
+        weights = self._sampler.weights(start.reshape(-1, batch_size))
         return observation, transition, weights.ravel().astype(np.float32)
 
     def _columns(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> dict[str, NDArray]:

@@ -7,7 +7,7 @@ from weakref import WeakMethod
 import numpy as np
 import tensorflow as tf
 
-from keras_dqn.replay.draws import check_sampling, stacked
+from keras_dqn.replay.uniform_sampler import check_sampling, stacked
 
 
 class ReplayDataset(tf.data.Dataset):

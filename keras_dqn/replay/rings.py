@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.replay.n_step import BOUNDARY, TRUNCATED, Windows, windows
-from keras_dqn.replay.observation_layout import Leaf
+from keras_dqn.spaces.observation_spec import Leaf
 
 _BYTES_BESIDE_OBSERVATION = 9  # action, reward and flags
 

@@ -44,8 +44,8 @@ class Recorded(PrioritizedReplayBuffer):
 
     def priorities(self):
         """Returns {key: priority}, with alpha = 1."""
-        self._draws.take_new_rows()
-        leaves = self._draws.priorities.tree().leaves
+        self._sampler.take_new_rows()
+        leaves = self._sampler.priorities.tree().leaves
         slots = np.flatnonzero(leaves)
         return dict(zip(self._rings.rows(slots)[1].tolist(), leaves[slots].tolist(), strict=True))
 

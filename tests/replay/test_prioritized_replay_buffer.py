@@ -105,8 +105,8 @@ class Oracle:
 
 def values_of(replay):
     """Returns {key: v} of all transitions with v > 0, in the order in which v is summed."""
-    replay._draws.take_new_rows()
-    leaves = replay._draws.priorities.tree().leaves
+    replay._sampler.take_new_rows()
+    leaves = replay._sampler.priorities.tree().leaves
     slots = np.flatnonzero(leaves)
     env, row = replay._rings.rows(slots)
     return dict(zip((row * replay.num_envs + env).tolist(), leaves[slots].tolist(), strict=True))

@@ -6,40 +6,14 @@ Arrays lead with the axis `[E]` of environments; a `gym.Env` is one environment.
 import warnings
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-Environment = gym.Env | VectorEnv
+from keras_dqn.spaces.env_spaces import Environment, check_discrete, num_envs_of, single_spaces
+
 _STEPPED = np.ones(1, bool)
 _STEPPED.flags.writeable = False
-
-
-def num_envs_of(env: Environment) -> int:
-    """Returns E, the number of environments that step together."""
-    return env.num_envs if isinstance(env, VectorEnv) else 1
-
-
-def single_spaces(env: Environment) -> tuple[gym.Space, Any]:
-    """Returns the observation space and the action space of one environment."""
-    if isinstance(env, VectorEnv):
-        return env.single_observation_space, env.single_action_space
-    if isinstance(env, gym.Env):
-        return env.observation_space, env.action_space
-    raise TypeError(
-        "`env` must be a gymnasium.Env or a gymnasium.vector.VectorEnv. "
-        f"Received: env={env} of type {type(env)}"
-    )
-
-
-def check_discrete(action_space: gym.Space) -> None:
-    """Raises a `ValueError` unless the space is `Discrete`: Q-learning takes a max over actions."""
-    if not isinstance(action_space, gym.spaces.Discrete):
-        raise ValueError(
-            "`action_space` must be gymnasium.spaces.Discrete: Q-learning takes the maximum over "
-            f"a finite set of actions. Received: action_space={action_space}"
-        )
 
 
 class Step(NamedTuple):
@@ -64,7 +38,7 @@ class Step(NamedTuple):
     stepped: NDArray[np.bool_]
 
 
-class EnvironmentLoop:
+class EnvironmentStepper:
     """Steps an environment or vector environment, resetting episodes as its autoreset mode wants.
 
     Args:

@@ -4,7 +4,7 @@ import pytest
 from conftest import shake
 
 import keras_dqn
-from keras_dqn.models import lite_program
+from keras_dqn.acting import litert_program
 
 
 def stack(*layers, shape=(6,), dtype="float32"):
@@ -84,7 +84,7 @@ def test_rule_that_chooses(monkeypatch, make_agent):
     agent = make_agent()
     assert agent.policy().backend == "litert"
     assert keras_dqn.DQN(NETWORKS["convolution"]()).policy().backend == "compiled"
-    monkeypatch.setattr(lite_program, "Interpreter", None)
+    monkeypatch.setattr(litert_program, "Interpreter", None)
     policy = agent.policy()
     assert policy.backend == "compiled"
     x = np.ones((2, 3), np.float32)

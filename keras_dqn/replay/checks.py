@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.replay.observation_layout import ObservationLayout, add_axis
+from keras_dqn.spaces.observation_spec import ObservationSpec, add_axis
 
 _LARGEST_REWARD = float(np.finfo(np.float32).max)
 _BOOLEAN, _INTEGER, _NUMBER = "b", "biu", "biuf"  # kinds of NumPy dtypes
@@ -16,7 +16,7 @@ class StepChecks:
     """Refuses what does not fit the spaces.
 
     Args:
-        layout: `ObservationLayout` of one environment's observations.
+        layout: `ObservationSpec` of one environment's observations.
         action_space: `gymnasium.spaces.Discrete`.
         num_envs: Int, E.
         frame_stack: Int or None, how many frames an observation stacks. Defaults to `None`.
@@ -24,7 +24,7 @@ class StepChecks:
 
     def __init__(
         self,
-        layout: ObservationLayout,
+        layout: ObservationSpec,
         action_space: Any,
         num_envs: int,
         frame_stack: int | None = None,

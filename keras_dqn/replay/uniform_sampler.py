@@ -14,7 +14,7 @@ _MAX_REDRAWS = 64
 Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
-class UniformDraws:
+class UniformSampler:
     """Draws rows uniformly, with replacement.
 
     Args:

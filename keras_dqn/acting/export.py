@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_dqn.models.network import input_shape_of
+from keras_dqn.networks.inspection import input_shape_of
 
 
 class GreedyPolicy(keras.Model):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text, Tuple
 
-from keras_dqn.replay.observation_layout import ObservationLayout, add_axis
+from keras_dqn.spaces.observation_spec import ObservationSpec, add_axis
 
 NESTED = Dict(
     {
@@ -26,7 +26,7 @@ SPACES = {
 def test_samples_of_a_space_keep_dtype_and_values(space, dtype, shape):
     space.seed(0)
     observation = np.stack([space.sample() for _ in range(50)])
-    (array,) = ObservationLayout(space).check("observation", observation, 50)
+    (array,) = ObservationSpec(space).check("observation", observation, 50)
     assert array.dtype == dtype
     assert array.shape == (50, *shape)
     np.testing.assert_array_equal(array, observation)
@@ -35,7 +35,7 @@ def test_samples_of_a_space_keep_dtype_and_values(space, dtype, shape):
 def test_nested_dict_is_flattened_and_packed_again():
     NESTED.seed(0)
     observation = add_axis(NESTED.sample())
-    layout = ObservationLayout(NESTED)
+    layout = ObservationSpec(NESTED)
     packed = layout.pack(layout.check("observation", observation, 1))
     assert packed.keys() == {"camera", "body"}
     assert packed["body"].keys() == {"joints", "gear"}
@@ -57,7 +57,7 @@ def test_nested_dict_is_flattened_and_packed_again():
 )
 def test_other_spaces_are_refused(space, where):
     with pytest.raises(ValueError, match=where):
-        ObservationLayout(space)
+        ObservationSpec(space)
 
 
 REFUSED = {
@@ -90,7 +90,7 @@ REFUSED = {
 @pytest.mark.parametrize(("space", "value", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_does_not_fit_is_refused(space, value, message):
     with pytest.raises(ValueError, match=message):
-        ObservationLayout(space).check("x", value, 1)
+        ObservationSpec(space).check("x", value, 1)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_refused(space, value, message):
     ids=["unbounded", "half_bounded", "rounding", "uint8", "wider", "bool"],
 )
 def test_numbers_on_the_bounds_are_taken_without_a_warning(space, value):
-    (array,) = ObservationLayout(space).check("x", value, 1)
+    (array,) = ObservationSpec(space).check("x", value, 1)
     assert array.dtype == space.dtype
     np.testing.assert_array_equal(array, np.asarray(value, space.dtype))
 
@@ -122,7 +122,7 @@ def test_numbers_on_the_bounds_are_taken_without_a_warning(space, value):
     ids=["float", "int", "below_uint8", "above_uint8"],
 )
 def test_numbers_outside_a_box_are_kept_with_one_warning(space, outside):
-    layout = ObservationLayout(space)
+    layout = ObservationSpec(space)
     with pytest.warns(UserWarning, match="`x` is outside the bounds of Box"):
         (array,) = layout.check("x", outside, 1)
     np.testing.assert_array_equal(array, outside)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_dqn.models.network import has_convolutions, layers_of
+from keras_dqn.networks.inspection import has_convolutions, layers_of
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -22,7 +22,7 @@ except ImportError:
 _NARROW = {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.int64): np.dtype(np.int32)}
 
 
-class LiteProgram:
+class LiteRTProgram:
     """Runs the program for one shape of observations.
 
     Args:
@@ -80,7 +80,7 @@ class LiteProgram:
         return interpreter.get_tensor(self._output)
 
 
-def lite_program_applies(network: keras.layers.Layer) -> bool:
+def litert_applies(network: keras.layers.Layer) -> bool:
     """Returns whether a network meets the rule above, the converter's word excepted."""
     return (
         Interpreter is not None

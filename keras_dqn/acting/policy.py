@@ -8,14 +8,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_dqn.models.lite_program import LiteProgram, lite_program_applies
+from keras_dqn.acting.litert_program import LiteRTProgram, litert_applies
 
 
 class Policy:
     """Acts with the weights that a network had at the last `refresh`.
 
     Where the extra `fast` is installed and the network is of a kind that gains by it (see
-    `lite_program.py` for the rule), the values come from a LiteRT program, a few microseconds a
+    `litert_program.py` for the rule), the values come from a LiteRT program, a few microseconds a
     call; else from one compiled call, a few hundred. `backend` says which: `"litert"` or
     `"compiled"`. The values equal the network's to 1e-5.
 
@@ -28,7 +28,7 @@ class Policy:
         self._q_values: Callable = getattr(model, "q_values", lambda outputs: outputs)
         self._programs: dict[tuple, Any] = {}
         self._compiled: Any = None
-        self.backend = "litert" if lite_program_applies(self._network) else "compiled"
+        self.backend = "litert" if litert_applies(self._network) else "compiled"
         self.refresh()
 
     def __call__(self, observation: Any) -> NDArray[np.int64]:
@@ -57,7 +57,7 @@ class Policy:
             self._build(observation)
         if self.backend == "litert":
             try:
-                self._programs[key] = LiteProgram(self._values_of, self._weights, observation)
+                self._programs[key] = LiteRTProgram(self._values_of, self._weights, observation)
             except Exception:
                 # The converter does not know an operation; its errors have no common class.
                 self.backend = "compiled"

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.replay.draws import Rows, UniformDraws
 from keras_dqn.replay.n_step import BOUNDARY
 from keras_dqn.replay.rings import Rings
+from keras_dqn.replay.uniform_sampler import Rows, UniformSampler
 
 
-class PrioritizedDraws(UniformDraws):
+class PrioritizedSampler(UniformSampler):
     """Draws rows by priority; see `PrioritizedReplayBuffer` for the formulas.
 
     Args:

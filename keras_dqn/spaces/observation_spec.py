@@ -106,7 +106,7 @@ def _takes_any_value(space: Any) -> bool:
     return bool((space.low == limits.min).all() and (space.high == limits.max).all())
 
 
-class ObservationLayout:
+class ObservationSpec:
     """The leaves of an observation space, in a fixed order, and the way there and back.
 
     Args:

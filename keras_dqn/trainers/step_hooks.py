@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 
-class Piece(NamedTuple):
+class Hook(NamedTuple):
     """What runs after each step.
 
     Attributes:
@@ -20,7 +20,7 @@ class Piece(NamedTuple):
     key: Hashable
 
 
-class GraphPieces:
+class StepHooks:
     """The pieces of one model, and the compiled function that contains them.
 
     While there are pieces, `model.train_function` is this object's. It makes, through the model's
@@ -32,30 +32,30 @@ class GraphPieces:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._pieces: list[Piece] = []
+        self._pieces: list[Hook] = []
         self._made_for: Any = None
         self._made: Any = None
         self._before: Any = None
 
     @classmethod
-    def of(cls, model: keras.Model) -> "GraphPieces":
+    def of(cls, model: keras.Model) -> "StepHooks":
         """Returns the pieces of a model, which keeps them."""
         if not hasattr(model, "keras_dqn_graph_pieces"):
             model.keras_dqn_graph_pieces = cls(model)
         return model.keras_dqn_graph_pieces
 
-    def add(self, piece: Piece, train_function_before: Any) -> None:
+    def add(self, piece: Hook, train_function_before: Any) -> None:
         """Adds a piece; `train_function_before` is what comes back after the last one has gone."""
         if not self._pieces:
             self._before = train_function_before
             self._model.train_function = self._run
         self._pieces.append(piece)
 
-    def remove(self, piece: Piece) -> None:
+    def remove(self, piece: Hook) -> None:
         """Removes this very piece, if it is there."""
         self._pieces = [other for other in self._pieces if other is not piece] or self.clear()
 
-    def clear(self) -> list[Piece]:
+    def clear(self) -> list[Hook]:
         """Removes all pieces, those left over from an interrupted `fit` among them."""
         if self._pieces:
             self._model.train_function, self._before = self._before, None

@@ -1,21 +1,8 @@
-"""What an agent asks of the Keras network it is given: a clone, its input shape, its layers."""
-
-from typing import Any
+"""A second network of the same architecture, with weights and random draws of its own."""
 
 import keras
 
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
+from keras_dqn.networks.inspection import layers_of
 
 
 def clone_network(network: keras.layers.Layer) -> keras.layers.Layer:
@@ -62,36 +49,9 @@ def _clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
     )
 
 
-def input_shape_of(network: keras.layers.Layer) -> Any:
-    """Returns the shape `(None, ...)`, or (nested) dict of shapes, that a built network takes."""
-    if isinstance(network, keras.Sequential):
-        return network.input_shape
-    if hasattr(network, "inputs"):
-        return keras.tree.map_structure(lambda tensor: tensor.shape, network.input)
-    return network.get_build_config()["input_shape"]
-
-
 def separate_random_draws(network: keras.layers.Layer) -> None:
     """Gives the seed generators of a clone states of their own: a clone copies fixed seeds."""
     weights = {id(variable) for variable in network.weights}
     for variable in network.variables:
         if id(variable) not in weights:
             variable.assign(variable.value ^ 0x9E3779B9)
-
-
-def has_convolutions(network: keras.layers.Layer) -> bool:
-    """Returns whether any layer, however deep, is a convolution."""
-    return any(isinstance(layer, _CONVOLUTIONS) for layer in layers_of(network))
-
-
-def layers_of(network: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Returns a layer and all layers inside it, however deep."""
-    found: dict[int, keras.layers.Layer] = {}
-    to_visit: list[Any] = [network]
-    while to_visit:
-        layer = to_visit.pop()
-        if isinstance(layer, keras.layers.Layer) and id(layer) not in found:
-            found[id(layer)] = layer
-            for value in vars(layer).values():
-                to_visit.extend(value if isinstance(value, (list, tuple)) else [value])
-    return list(found.values())

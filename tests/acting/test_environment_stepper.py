@@ -14,12 +14,8 @@ from envs import (
 )
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from keras_dqn.environments import (
-    EnvironmentLoop,
-    check_discrete,
-    num_envs_of,
-    single_spaces,
-)
+from keras_dqn.acting.environment_stepper import EnvironmentStepper
+from keras_dqn.spaces.env_spaces import check_discrete, num_envs_of, single_spaces
 
 MODES = [mode.value for mode in AutoresetMode]
 NEXT_STEP, SAME_STEP, DISABLED = (
@@ -57,7 +53,7 @@ def assert_equals_stepping_by_hand(rows, make_envs):
 @pytest.mark.parametrize("cls", [CountingEnv, DictCountingEnv, DiscreteCountingEnv])
 def test_single_environment_equals_stepping_by_hand(cls, in_place, start):
     make_env = counting_fns(1, cls=cls, in_place=in_place, start=start)
-    rows, left_out = run(EnvironmentLoop(make_env[0]()))
+    rows, left_out = run(EnvironmentStepper(make_env[0]()))
     assert_equals_stepping_by_hand(rows, make_env)
     assert left_out == 0
     assert len(rows[0]) == 25
@@ -67,7 +63,7 @@ def test_single_environment_equals_stepping_by_hand(cls, in_place, start):
 @pytest.mark.parametrize("cls", [CountingEnv, DictCountingEnv, DiscreteCountingEnv])
 @pytest.mark.parametrize("mode", MODES)
 def test_vector_environment_equals_stepping_each_by_hand(mode, cls, copy):
-    loop = EnvironmentLoop(counting_vector(mode, copy=copy, cls=cls, start=2))
+    loop = EnvironmentStepper(counting_vector(mode, copy=copy, cls=cls, start=2))
     rows, left_out = run(loop)
     assert_equals_stepping_by_hand(rows, counting_fns(cls=cls, start=2))
     ends = sum(row.terminated or row.truncated for env_rows in rows for row in env_rows[:-1])
@@ -80,7 +76,7 @@ def test_vector_environment_equals_stepping_each_by_hand(mode, cls, copy):
 @pytest.mark.parametrize("mode", [NEXT_STEP, DISABLED])
 def test_environments_that_write_into_the_same_array(mode):
     # In SAME_STEP Gymnasium itself hands out the overwritten array as the final observation.
-    rows, _ = run(EnvironmentLoop(counting_vector(mode, copy=False, in_place=True)))
+    rows, _ = run(EnvironmentStepper(counting_vector(mode, copy=False, in_place=True)))
     assert_equals_stepping_by_hand(rows, counting_fns())
 
 
@@ -88,7 +84,7 @@ def test_environments_that_write_into_the_same_array(mode):
 def test_async_vector_environment(mode):
     env = counting_vector(mode, vector_cls=AsyncVectorEnv, cls=DictCountingEnv)
     try:
-        rows, _ = run(EnvironmentLoop(env))
+        rows, _ = run(EnvironmentStepper(env))
     finally:
         env.close()
     assert_equals_stepping_by_hand(rows, counting_fns())
@@ -96,7 +92,7 @@ def test_async_vector_environment(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_reset_in_the_middle_starts_new_episodes(mode):
-    loop = EnvironmentLoop(counting_vector(mode))
+    loop = EnvironmentStepper(counting_vector(mode))
     run(loop, num_steps=1)
     # After one more step the second environment (length 2) has ended: nothing of it may remain.
     loop.step(np.zeros(3, np.int64))
@@ -105,7 +101,7 @@ def test_reset_in_the_middle_starts_new_episodes(mode):
 
 
 def test_observation_is_where_the_next_step_starts():
-    loop = EnvironmentLoop(CountingEnv(lengths=(2,)))
+    loop = EnvironmentStepper(CountingEnv(lengths=(2,)))
     loop.reset()
     seen = [int(loop.observation[0, 0])]
     for _ in range(4):
@@ -117,7 +113,7 @@ def test_observation_is_where_the_next_step_starts():
 
 def test_seed_reaches_the_environment_once():
     env = CountingEnv(lengths=(1,))
-    loop = EnvironmentLoop(env)
+    loop = EnvironmentStepper(env)
     loop.reset(7)
     loop.step(np.array([0]))
     assert env.seeds == [7, None]
@@ -126,7 +122,7 @@ def test_seed_reaches_the_environment_once():
 @pytest.mark.parametrize("vectorized", [False, True])
 def test_dtypes_and_shapes_of_a_step(vectorized):
     env = counting_vector(SAME_STEP, 1) if vectorized else CountingEnv()
-    loop = EnvironmentLoop(env)
+    loop = EnvironmentStepper(env)
     loop.reset()
     step = loop.step(np.array([1]))
     assert step.observation.shape == step.next_observation.shape == (1, 1)
@@ -138,19 +134,19 @@ def test_environment_without_autoreset_metadata_warns_and_is_next_step():
     env = counting_vector(NEXT_STEP)
     del env.metadata["autoreset_mode"]
     with pytest.warns(UserWarning, match="does not say its autoreset mode"):
-        loop = EnvironmentLoop(env)
+        loop = EnvironmentStepper(env)
     assert_equals_stepping_by_hand(run(loop)[0], counting_fns())
 
 
 def test_autoreset_mode_may_be_its_name():
     env = counting_vector(SAME_STEP)
     env.metadata["autoreset_mode"] = "SameStep"
-    assert_equals_stepping_by_hand(run(EnvironmentLoop(env))[0], counting_fns())
+    assert_equals_stepping_by_hand(run(EnvironmentStepper(env))[0], counting_fns())
 
 
 def test_continuous_actions_are_refused():
     with pytest.raises(ValueError, match=r"must be gymnasium.spaces.Discrete.*Received.*Box"):
-        EnvironmentLoop(gym.make("Pendulum-v1"))
+        EnvironmentStepper(gym.make("Pendulum-v1"))
     with pytest.raises(ValueError, match="Discrete"):
         check_discrete(gym.spaces.MultiDiscrete([2, 2]))
 
@@ -158,11 +154,11 @@ def test_continuous_actions_are_refused():
 @pytest.mark.parametrize("env", ["CartPole-v1", None, CountingEnv], ids=["id", "None", "class"])
 def test_what_is_no_environment_is_refused(env):
     with pytest.raises(TypeError, match=r"`env` must be a gymnasium.Env or.*Received: env="):
-        EnvironmentLoop(env)
+        EnvironmentStepper(env)
 
 
 def test_action_values_that_do_not_fit_are_refused():
-    loop = EnvironmentLoop(counting_vector(SAME_STEP, 2))
+    loop = EnvironmentStepper(counting_vector(SAME_STEP, 2))
     loop.check_action_values(np.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"each of the 3 actions.*shape=\(2, 4\)"):
         loop.check_action_values(np.zeros((2, 4)))
@@ -197,4 +193,4 @@ def test_chain_pays_at_the_goal_and_truncates_at_its_limit():
 def test_vector_of_gymnasium_make_vec_states_its_mode():
     env = gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
     assert isinstance(env.unwrapped, SyncVectorEnv)
-    assert EnvironmentLoop(env).num_envs == 2
+    assert EnvironmentStepper(env).num_envs == 2

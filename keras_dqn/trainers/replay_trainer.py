@@ -6,10 +6,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_dqn.models.execution import Execution, unpack_batch
-from keras_dqn.models.graph_pieces import train_step_replaced
-from keras_dqn.models.network import has_convolutions, layers_of
+from keras_dqn.networks.inspection import has_convolutions, layers_of
 from keras_dqn.replay.replay_dataset import ReplayDataset
+from keras_dqn.trainers.execution import Execution, unpack_batch
+from keras_dqn.trainers.step_hooks import train_step_replaced
 
 _NOBODY_FED_BACK = (
     "Batches with a `key` are of a prioritized replay buffer, which `fit` does not know when its "
@@ -18,7 +18,7 @@ _NOBODY_FED_BACK = (
 )
 
 
-class FusedModel(keras.Model):
+class ReplayTrainer(keras.Model):
     """Runs `steps_per_execution` whole training steps in one compiled program per call.
 
     The results are those of one step at a time on the same batches. Batches from a `ReplayDataset`

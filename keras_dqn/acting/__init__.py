@@ -1,0 +1,1 @@
+"""Acting and collecting on the host: policies, exploration, stepping environments."""

@@ -1,0 +1,1 @@
+"""Keras networks: what an agent asks of them."""

@@ -1,0 +1,1 @@
+"""What an observation is and what an action is, by their Gymnasium spaces."""
