@@ -1,49 +1,44 @@
-"""The greedy policy of a network as a Keras model of its own, and its `keras.Model.export`."""
+"""The greedy policy of an agent as a Keras model of its own, and its `keras.Model.export`."""
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_dqn.acting.agent import Agent
 from keras_dqn.networks.inspection import input_shape_of
 
 
-class GreedyPolicy(keras.Model):
+class ExportedPolicy(keras.Model):
     """Maps observations `[B, ...]` (or a dict of such) to greedy actions `[B]` int64, 0-based.
 
     Args:
-        network: The built network; layers that preprocess observations are part of it.
-        q_values: Function of the network's outputs that returns `[B, A]`.
+        agent: A built `DQN`; the layers of its network that preprocess observations are part of it.
     """
 
-    def __init__(self, network: keras.layers.Layer, q_values: Callable[[Any], Any]) -> None:
+    def __init__(self, agent: Agent) -> None:
         super().__init__(name="policy", dtype="float32")
-        self.network = network
-        self._q_values = q_values
+        self.network = agent.network
+        self._outputs_of = agent.outputs_of
+        self._q_values = agent.q_values
 
     def call(self, observation: Any) -> tf.Tensor:
         """Returns the actions."""
-        q_values = self._q_values(self.network(observation, training=False))
-        return tf.argmax(q_values, axis=-1)  # Keras' argmax holds operations that LiteRT has not
+        q_values = self._q_values(self._outputs_of(self.network, observation))
+        return tf.argmax(q_values, axis=-1)  # LiteRT lacks an operation of Keras' argmax
 
 
-def write_policy(
-    network: keras.layers.Layer,
-    q_values: Callable[[Any], Any],
-    filepath: Any,
-    format: str,
-    **kwargs: Any,
-) -> None:
-    """Exports the greedy policy of a network, as `DQN.export_policy` says."""
+def write_policy(agent: Agent, filepath: Any, format: str, **kwargs: Any) -> None:
+    """Exports the greedy policy of an agent, as `DQN.export_policy` says."""
+    network = agent.network
     if not network.built:
         raise ValueError(
             "The agent must be built before it is exported: give the network a `keras.Input`, or "
             f"call `agent.act(observation)` once. Received: network={network}"
         )
     spec = _observation_spec(network)
-    policy = GreedyPolicy(network, q_values)
+    policy = ExportedPolicy(agent)
     policy(keras.tree.map_structure(_zeros, spec))  # Keras exports a model that was called
     kwargs.setdefault("input_signature", [spec])
     policy.export(filepath, format=format, **kwargs)

@@ -80,13 +80,14 @@ class LiteRTProgram:
         return interpreter.get_tensor(self._output)
 
 
-def litert_applies(network: keras.layers.Layer) -> bool:
-    """Returns whether a network meets the rule above, the converter's word excepted."""
-    return (
-        Interpreter is not None
-        and not has_convolutions(network)
-        and all(layer.compute_dtype == "float32" for layer in layers_of(network))
-    )
+def why_not_litert(network: keras.layers.Layer) -> str:
+    """Returns why a network does not meet the rule above, the converter's word excepted, or ""."""
+    if Interpreter is None:
+        return "LiteRT, the extra `fast`, is not installed"
+    if has_convolutions(network):
+        return "the network has convolutions, for which the compiled call is faster"
+    dtypes = {layer.compute_dtype for layer in layers_of(network)} - {"float32"}
+    return f"a layer computes in {min(dtypes)}, not float32" if dtypes else ""
 
 
 def _argument_of(tensor_name: str) -> str:

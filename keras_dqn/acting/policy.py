@@ -1,14 +1,15 @@
 """`Policy`: a host-side snapshot of a network's action values, NumPy in and NumPy out."""
 
-from collections.abc import Callable
+import warnings
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_dqn.acting.litert_program import LiteRTProgram, litert_applies
+from keras_dqn.acting.agent import Agent
+from keras_dqn.acting.compiled_program import CompiledProgram
+from keras_dqn.acting.litert_program import LiteRTProgram, why_not_litert
 
 
 class Policy:
@@ -16,20 +17,31 @@ class Policy:
 
     Where the extra `fast` is installed and the network is of a kind that gains by it (see
     `litert_program.py` for the rule), the values come from a LiteRT program, a few microseconds a
-    call; else from one compiled call, a few hundred. `backend` says which: `"litert"` or
-    `"compiled"`. The values equal the network's to 1e-5.
+    call; otherwise from one compiled call, a few hundred. The values equal the network's to 1e-5.
+
+    A pickled policy holds the weights and the config of its model, no program and no target
+    network: another process can act with it, and take new weights by `set_weights`.
 
     Args:
         model: A `DQN`, or any built Keras model that maps observations to `[B, A]` action values.
+
+    Attributes:
+        backend: `"litert"` or `"compiled"`.
+        backend_reason: String, why the backend is not `"litert"`; empty if it is.
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self._network = getattr(model, "network", model)
-        self._q_values: Callable = getattr(model, "q_values", lambda outputs: outputs)
+        self._model = model
+        self._network = model.network if isinstance(model, Agent) else model
         self._programs: dict[tuple, Any] = {}
-        self._compiled: Any = None
-        self.backend = "litert" if litert_applies(self._network) else "compiled"
+        self._compiled: CompiledProgram | None = None
+        self.backend_reason = why_not_litert(self._network)
         self.refresh()
+
+    @property
+    def backend(self) -> str:
+        """The kind of program that computes the values."""
+        return "compiled" if self.backend_reason else "litert"
 
     def __call__(self, observation: Any) -> NDArray[np.int64]:
         """Returns the greedy actions, `[E]` int64, 0-based, for observations `[E, ...]`."""
@@ -46,60 +58,86 @@ class Policy:
         program = self._programs.get(key) or self._make_program(key, observation)
         return program(observation)
 
+    # Weights
+
     def refresh(self) -> None:
         """Reads the network's weights again."""
-        self._weights = [variable.numpy() for variable in self._network.variables]
+        self.set_weights([variable.numpy() for variable in self._network.variables])
+
+    def get_weights(self) -> list[NDArray]:
+        """Returns the weights of the snapshot, in the order of the network's `variables`."""
+        return self._weights
+
+    def set_weights(self, weights: list[NDArray]) -> None:
+        """Acts with these weights from now on, until the next `refresh`; the network keeps its own.
+
+        Args:
+            weights: List of arrays, as `get_weights` gives them.
+
+        Raises:
+            ValueError: If their shapes are not those of the network's `variables`.
+        """
+        shapes = [tuple(variable.shape) for variable in self._network.variables]
+        received = [np.shape(weight) for weight in weights]
+        if received != shapes:
+            raise ValueError(f"`weights` must have the shapes {shapes}. Received: {received}")
+        self._weights = weights
         for program in set(self._programs.values()):  # one compiled program serves all shapes
-            program.set_weights(self._weights)
+            program.set_weights(weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what another process needs to act: a config and weights."""
+        config = keras.saving.serialize_keras_object(self._model)
+        config.pop("compile_config", None)
+        return {"config": config, "weights": self._weights}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Unpickling runs code in any case, and the model was in the user's hands: Lambdas may too.
+        model = keras.saving.deserialize_keras_object(state["config"], safe_mode=False)
+        network = model.network if isinstance(model, Agent) else model
+        for variable, weight in zip(network.variables, state["weights"], strict=True):
+            variable.assign(weight)
+        self.__init__(model)  # type: ignore[misc]
+
+    # Programs
 
     def _make_program(self, key: tuple, observation: Any) -> Any:
         if not self._network.built:
-            self._build(observation)
+            self._outputs_of(observation)
+            self.refresh()
         if self.backend == "litert":
             try:
                 self._programs[key] = LiteRTProgram(self._values_of, self._weights, observation)
-            except Exception:
-                # The converter does not know an operation; its errors have no common class.
-                self.backend = "compiled"
+            except Exception as error:  # the converter's errors have no common class
+                self._fall_back(error)
         if self.backend == "compiled":
             self._compiled = self._compiled or CompiledProgram(self._values_of)
             self._compiled.set_weights(self._weights)
             self._programs[key] = self._compiled
         return self._programs[key]
 
-    def _build(self, observation: Any) -> None:
-        self._network(observation)
-        self.refresh()
+    def _fall_back(self, error: Exception) -> None:
+        (message, *_) = str(error).splitlines() or [""]
+        self.backend_reason = f"LiteRT cannot convert it: {type(error).__name__}: {message}"
+        warnings.warn(
+            "A policy acts by a compiled call, 0.4 ms each, instead of a LiteRT program: LiteRT "
+            f"cannot convert the network. Received: {type(error).__name__}: {message}",
+            stacklevel=4,
+        )
 
     def _values_of(self, weights: list, observation: Any) -> Any:
-        network = self._network
-        value = {id(v): w for v, w in zip(network.variables, weights, strict=True)}
-        outputs, _ = network.stateless_call(
-            [value[id(v)] for v in network.trainable_variables],
-            [value[id(v)] for v in network.non_trainable_variables],
-            observation,
-            training=False,
-        )
-        return self._q_values(outputs)
+        variables = self._network.variables
+        values = [keras.ops.convert_to_tensor(weight) for weight in weights]
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            outputs = self._outputs_of(observation)
+            return self._model.q_values(outputs) if isinstance(self._model, Agent) else outputs
 
-
-class CompiledProgram:
-    """Action values through one compiled TensorFlow call."""
-
-    def __init__(self, values_of: Callable) -> None:
-        self._function = tf.function(values_of, autograph=False, reduce_retracing=True)
-        self._weights: list = []
-
-    def set_weights(self, weights: list[NDArray]) -> None:
-        """Takes the weights of the calls to come."""
-        self._weights = [tf.constant(weight) for weight in weights]
-
-    def __call__(self, observation: Any) -> NDArray[np.float32]:
-        """Returns `[E, A]` float32 for observations `[E, ...]`."""
-        tensors = keras.tree.map_structure(tf.convert_to_tensor, observation)
-        return self._function(self._weights, tensors).numpy()
+    def _outputs_of(self, observation: Any) -> Any:
+        if isinstance(self._model, Agent):
+            return self._model.outputs_of(self._network, observation)
+        return self._network(observation, training=False)
 
 
 def policy_of(model: keras.Model) -> Policy:
-    """Returns `model.policy()` where the model has one, else a policy over its outputs `[B, A]`."""
-    return model.policy() if hasattr(model, "policy") else Policy(model)
+    """Returns an agent's own `policy()`, or a policy over the outputs `[B, A]` of another model."""
+    return model.policy() if isinstance(model, Agent) else Policy(model)

@@ -11,6 +11,7 @@ from keras_dqn.acting.exploration import Greedy
 from keras_dqn.acting.policy import policy_of
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.spaces.env_spaces import Environment, num_envs_of
+from keras_dqn.trainers.replay_trainer import ReplayTrainer
 
 
 class CollectTransitions(keras.callbacks.Callback):
@@ -105,7 +106,7 @@ class CollectTransitions(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Warms the buffer up, unless it is."""
         if self.overlap:
-            if not hasattr(self.model, "run_alongside"):
+            if not isinstance(self.model, ReplayTrainer):
                 raise ValueError(f"`overlap` needs a DQN. Received: model={self.model}")
             self.model.run_alongside(self._collect)
         self.warm_up()

@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from keras_dqn.trainers.replay_trainer import ReplayTrainer
+
 
 class PriorityFeedback(keras.callbacks.Callback):
     """Hands the TD errors of `fit` to a prioritized replay buffer, as its priorities.
@@ -33,6 +35,6 @@ class PriorityFeedback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Tells the model where TD errors go."""
-        if not hasattr(self.model, "feed_back_to"):
+        if not isinstance(self.model, ReplayTrainer):
             raise ValueError(f"`PriorityFeedback` needs a DQN. Received: model={self.model}")
         self.model.feed_back_to(self.replay.update_priorities)

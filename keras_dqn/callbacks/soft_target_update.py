@@ -4,8 +4,9 @@ from typing import Any
 
 import keras
 
+from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.soft_update import check_tau, soft_update
-from keras_dqn.trainers.step_hooks import Hook, StepHooks
+from keras_dqn.trainers.step_hooks import Hook, StepHooks, hooks_of
 
 
 class SoftTargetUpdate(keras.callbacks.Callback):
@@ -62,58 +63,77 @@ class SoftTargetUpdate(keras.callbacks.Callback):
         self.source = source
         self.target = target
         self._own_count: Any = None
-        self._piece: Hook | None = None
-        self._train_function_before: Any = None
+        self._hook: Hook | None = None
+        self._hooks: StepHooks | None = None  # kept, and the compiled function with it
 
     def set_model(self, model: keras.Model) -> None:
-        """Takes the model; pieces that an interrupted `fit` has left on it go."""
+        """Takes the model; hooks that an interrupted `fit` has left on it go."""
         super().set_model(model)
-        StepHooks.of(model).clear()
-        self._train_function_before = model.train_function
+        self._hooks = hooks_of(model)
+        self._hooks.begin()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Puts the blend into the compiled step."""
-        self._piece = self._make_piece()
-        StepHooks.of(self.model).add(self._piece, self._train_function_before)
+        self._hook = self._make_hook()
+        hooks_of(self.model).add(self._hook)
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Announces an execution that has to run the blend."""
+        hooks_of(self.model).expect_run()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Raises a `RuntimeError` if the execution has not run the blend."""
+        hooks_of(self.model).check_ran()
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Takes the blend out again."""
-        if self._piece is not None:
-            StepHooks.of(self.model).remove(self._piece)
-            self._piece = None
+        if self._hook is not None:
+            hooks_of(self.model).remove(self._hook)
+            self._hook = None
 
-    def _make_piece(self) -> Hook:
+    def get_state(self) -> dict[str, Any]:
+        """Returns the updates counted so far on a model that is no `DQN`."""
+        return {"update_count": 0 if self._own_count is None else int(self._own_count)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes the state that `get_state` returned."""
+        self._count().assign(state["update_count"])
+
+    def _make_hook(self) -> Hook:
         model, tau, source, target = self.model, self.tau, self.source, self.target
-        if source is not None:
-
-            def blend() -> None:
-                soft_update(source, target, tau)
-
-        elif hasattr(model, "update_target"):
-            model.target_follows = True  # even if the first blend is many updates away
-
-            def blend() -> None:
-                model.update_target(tau)
-
-        else:
+        owns_target = isinstance(model, TargetNetworkModel)
+        if source is None and not owns_target:
             raise ValueError(
                 "`source` and `target` must be given for a model that is no DQN. Received: "
                 f"model={model}"
             )
+        if source is None:
+            model.target_follows = True  # even if the first blend is many updates away
+
+        def blend() -> None:
+            if source is None:
+                model.update_target(tau)
+            else:
+                soft_update(source, target, tau)
+
         key = (id(source), id(target), tau, self.update_freq)
         if self.update_freq == 1:
             return Hook(blend, key)
-        if hasattr(model, "update_count"):
+        if owns_target:
             return Hook(lambda: _blend_when_due(blend, model.update_count, self.update_freq), key)
-        return Hook(self._count_and_blend(blend), (*key, id(self._own_count)))
+        return Hook(self._count_and_blend(blend), (*key, id(self._count())))
 
-    def _count_and_blend(self, blend: Any) -> Any:
+    def _count(self) -> keras.Variable:
         if self._own_count is None:
             self._own_count = keras.Variable(0, dtype="int64", trainable=False, name="update_count")
+        return self._own_count
+
+    def _count_and_blend(self, blend: Any) -> Any:
+        count = self._count()
 
         def run() -> None:
-            self._own_count.assign_add(1)
-            _blend_when_due(blend, self._own_count, self.update_freq)
+            count.assign_add(1)
+            _blend_when_due(blend, count, self.update_freq)
 
         return run
 

@@ -8,19 +8,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dqn import ops
-from keras_dqn.models.acting_model import ActingModel
-from keras_dqn.replay.replay_dataset import ReplayDataset
-from keras_dqn.trainers.execution import Batch, unpack_batch
-
-if keras.config.backend() != "tensorflow":
-    raise ImportError(
-        "keras_dqn needs Keras' TensorFlow backend: set KERAS_BACKEND=tensorflow before Keras is "
-        f"imported. Received: keras.config.backend()={keras.config.backend()!r}"
-    )
+from keras_dqn.acting.export import write_policy
+from keras_dqn.acting.policy import Policy
+from keras_dqn.models.checks import check_network_fits, check_ranks
+from keras_dqn.models.target_network_model import TargetNetworkModel
+from keras_dqn.trainers.backend import compiled
+from keras_dqn.trainers.batch import Batch, unpack_batch
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
-class DQN(ActingModel):
+class DQN(TargetNetworkModel):
     """Learns action values by Q-learning with a target network, through `model.fit`.
 
     ```
@@ -29,9 +26,8 @@ class DQN(ActingModel):
     loss = mean(weight * huber(y - Q(observation, action)))
     ```
 
-    The target network is a clone of `network`, equal to it when both are built. It follows only
-    when told to: put `SoftTargetUpdate` among the callbacks of `fit`, or call `update_target`. It
-    never gets a gradient, whatever is set on `trainable`.
+    The target network is a clone of `network`, equal to it when both are built. It never gets a
+    gradient, and follows by the callback `SoftTargetUpdate` or by `update_target`.
 
     A subclass changes the algorithm by overriding one decision. Another representation of values
     says what outputs mean: `q_values`, `next_values`, `predict_taken`, `bootstrap`, `td_error`,
@@ -46,7 +42,7 @@ class DQN(ActingModel):
         **kwargs: Arguments of `keras.Model`, such as `dtype`.
 
     Raises:
-        TypeError: If `network` is not a Keras layer, or cannot be cloned for want of `get_config`.
+        TypeError: If `network` is not a Keras layer, or has no `get_config` to clone it by.
 
     Example:
     >>> network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
@@ -89,10 +85,7 @@ class DQN(ActingModel):
         return keras.ops.cast(outputs, "float32")
 
     def next_values(self, outputs: Any) -> Any:
-        """Returns what is bootstrapped from, for each action, `[B, A, N]` float32.
-
-        It is what may be averaged over actions: here the value, N = 1.
-        """
+        """Returns what may be averaged over actions, `[B, A, N]` float32: the values, N = 1."""
         return keras.ops.expand_dims(self.q_values(outputs), -1)
 
     def predict_taken(self, outputs: Any, action: Any) -> Any:
@@ -159,7 +152,7 @@ class DQN(ActingModel):
     # Training steps
 
     def train_step(self, data: Any) -> dict:
-        """Takes one gradient step on a batch and returns the metrics."""
+        """Takes one gradient step on a batch; returns the metrics and the priorities."""
         batch = unpack_batch(data)
         # Before the forward pass: `add_loss` terms are those of the last call of the network.
         target = self.compute_target(batch.observation, batch.transition)
@@ -169,7 +162,8 @@ class DQN(ActingModel):
         variables = self.trainable_variables
         gradients = tape.gradient(scaled_loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._update_metrics(batch, target, loss, outputs, prediction)
+        logs = self._update_metrics(batch, target, loss, outputs, prediction)
+        return {**logs, "td_error": self.priority(target, prediction)}
 
     def test_step(self, data: Any) -> dict:
         """Computes the loss and the metrics on a batch."""
@@ -187,8 +181,8 @@ class DQN(ActingModel):
         if weight is not None:
             extra = extra * weight
         loss = self.compute_loss(observation, target, prediction, weight, training=training)
-        # Keras has divided its part by the number of replicas, whose gradients are added up.
-        extra_loss = keras.ops.mean(extra) / self.distribute_strategy.num_replicas_in_sync
+        # Keras divides its part by the number of replicas because it sums their gradients.
+        extra_loss = keras.ops.mean(extra) / self.num_replicas
         return loss + extra_loss, outputs, prediction
 
     def compute_loss(
@@ -199,9 +193,9 @@ class DQN(ActingModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Computes the compiled loss of a target and a prediction, or of a transition and outputs.
+        """Computes the compiled loss of a target and a prediction.
 
-        Keras itself asks for the latter, to build the loss, under a distribution strategy.
+        Also takes a transition and outputs: so Keras calls it under a distribution strategy.
         """
         y, y_pred, sample_weight = self._target_of(x, y, y_pred, sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -212,88 +206,76 @@ class DQN(ActingModel):
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _target_of(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> tuple:
-        """Returns target, prediction and weight for those, or for what a batch holds."""
+        """Converts a raw batch to target, prediction and weight; passes other input through."""
         if not isinstance(y, dict):
             return y, y_pred, sample_weight
-        batch = unpack_batch((x, y, sample_weight))
+        weight = unpack_batch((x, y, sample_weight)).weight
         # Keras draws this batch as a mean over replicas, in which integers have become floats.
-        action = keras.ops.cast(y["action"], "int32")
-        target = self.compute_target(x, {**y, "action": action})
-        return target, self.predict_taken(y_pred, action), batch.weight
+        y = {**y, "action": keras.ops.cast(y["action"], "int32")}
+        return self.compute_target(x, y), self.predict_taken(y_pred, y["action"]), weight
 
     def _update_metrics(
         self, batch: Batch, target: Any, loss: Any, outputs: Any, prediction: Any
     ) -> dict:
         observation, transition, weight = batch
         taken = ops.take_action(self.q_values(outputs), transition["action"])
-        self._td_error_of_step = self.priority(target, prediction)
         self._q_value_metric.update_state(taken)
         self._td_error_metric.update_state(keras.ops.abs(self.td_error(target, prediction)))
-        for metric in self.metrics:
-            if metric.name == "loss":
-                # Under a strategy Keras has divided the loss by the number of replicas.
-                num_replicas = self.distribute_strategy.num_replicas_in_sync
-                metric.update_state(loss * num_replicas, sample_weight=keras.ops.shape(taken)[0])
+        # Keras' own tracker comes first. It has divided the loss by the number of replicas.
+        tracker = next(metric for metric in self.metrics if metric.name == "loss")
+        size = keras.ops.shape(taken)[0]
+        tracker.update_state(loss * self.num_replicas, sample_weight=size)
         return self.compute_metrics(observation, target, prediction, sample_weight=weight)
 
-    # Training
+    def check_replay(self, replay: Any) -> None:
+        """Raises a `ValueError` unless the network fits a buffer's observations and actions."""
+        check_network_fits(self, replay)
 
-    def compile(self, optimizer: Any = "auto", loss: Any = "auto", **kwargs: Any) -> None:
-        """Configures the agent for training, as `keras.Model.compile` does.
+    # Acting
+
+    def act(self, observation: Any) -> np.ndarray:
+        """Returns the greedy actions, read from the network as it is now.
 
         Args:
-            optimizer: `"auto"` is `Adam(learning_rate=2.5e-4, epsilon=1.5e-4)`. Defaults to
-                `"auto"`.
-            loss: `"auto"` is `default_loss()`, Huber with delta 1. Defaults to `"auto"`.
-            **kwargs: `metrics`, `steps_per_execution` (K updates in one compiled program),
-                `jit_compile`, `run_eagerly` and all else that `keras.Model.compile` takes.
+            observation: `[E, ...]` (or a dict of such), or one observation without batch axis.
+                If the network is not built yet, the first axis is treated as the batch axis.
+
+        Returns:
+            `[E]` int64, or a 0-d int64 array; 0-based: add a `Discrete.start` for `env.step`.
         """
-        if optimizer == "auto":
-            optimizer = keras.optimizers.Adam(learning_rate=2.5e-4, epsilon=1.5e-4)
-        if loss == "auto":
-            loss = self.default_loss()
-        super().compile(optimizer, loss, **kwargs)
+        observation = keras.tree.map_structure(np.asarray, observation)
+        self.build_for(observation)
+        is_one = keras.tree.flatten(observation)[0].ndim == self._observation_rank
+        if is_one:
+            observation = keras.tree.map_structure(lambda array: array[None], observation)
+        actions = self._compiled_values(observation).numpy().argmax(axis=-1)
+        return np.asarray(actions[0] if is_one else actions)
 
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains the agent, as `keras.Model.fit` does.
+    @cached_property
+    def _compiled_values(self) -> Any:
+        return compiled(lambda observation: self.q_values(self(observation, training=False)))
 
-        Warns once, after the first epoch, if nothing has updated the target network.
+    def policy(self) -> Policy:
+        """Returns a snapshot of the network for fast acting; `refresh()` reads it again."""
+        return Policy(self)
+
+    def export_policy(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:
+        """Writes the greedy policy as a program that needs neither Keras nor this package.
+
+        It maps observations `[B, ...]` to the actions of `act`, `[B]` int64.
 
         Args:
-            x: `replay.dataset(...)`, any other `tf.data.Dataset` of such batches, or arrays.
-            *args: Further arguments of `keras.Model.fit`.
-            **kwargs: Further arguments of `keras.Model.fit`. `steps_per_epoch` has to be a multiple
-                of `steps_per_execution`; an endless dataset, and a replay dataset is one, needs it.
+            filepath: String or path.
+            format: `"tf_saved_model"`, `"onnx"` (needs the extra `onnx`), `"litert"` or another one
+                that `keras.Model.export` knows. Defaults to `"tf_saved_model"`.
+            **kwargs: Further arguments of `keras.Model.export`, such as `input_signature`: without
+                it, a network that has no `keras.Input` takes float32 observations.
 
         Raises:
-            ValueError: If `steps_per_epoch` is missing or no such multiple, or the network's output
-                does not fit the action space of the replay buffer.
+            ValueError: If the agent is not built, or Keras does not know the format.
+            ImportError: If Keras lacks what it needs for the format.
         """
-        if isinstance(x, ReplayDataset):
-            self._check_outputs_fit(x)
-        return super().fit(x, *args, **kwargs)
-
-    def _check_outputs_fit(self, dataset: ReplayDataset) -> None:
-        observation, _, _ = dataset.element_spec
-        self.build_for(observation)
-        inputs = tf.nest.map_structure(
-            lambda spec: keras.KerasTensor(spec.shape, spec.dtype.name), observation
-        )
-        try:
-            outputs = self.compute_output_spec(inputs)
-        except Exception as error:
-            raise ValueError(
-                "`network` must take the observations of the replay buffer. Received: observations "
-                f"{observation}, which it refuses: {error}"
-            ) from error
-        num_values = self.q_values(outputs).shape[-1]
-        action_space: Any = dataset.replay.action_space
-        num_actions = int(action_space.n)
-        if num_values != num_actions:
-            raise ValueError(
-                f"`network` must give one value for each of the {num_actions} actions of the "
-                f"replay buffer's action space. Received: {num_values} values"
-            )
+        write_policy(self, filepath, format, **kwargs)
 
     def td_errors(self, batch: tuple) -> np.ndarray:
         """Returns the signed TD error of each row of a batch, for `update_priorities`.
@@ -309,21 +291,9 @@ class DQN(ActingModel):
 
     @cached_property
     def _compiled_td_errors(self) -> Any:
-        @tf.function(autograph=False, reduce_retracing=True)
-        def td_errors(observation: Any, transition: dict) -> tf.Tensor:
+        def td_errors(observation: Any, transition: dict) -> Any:
             target = self.compute_target(observation, transition)
             outputs = self(observation, training=False)
             return self.td_error(target, self.predict_taken(outputs, transition["action"]))
 
-        return td_errors
-
-
-def check_ranks(target: Any, prediction: Any) -> None:
-    """Raises a `ValueError` for a `[B]` target or prediction: Keras would average weights away."""
-    for name, tensor in (("compute_target", target), ("predict_taken", prediction)):
-        if len(tensor.shape) < 2:
-            raise ValueError(
-                f"`{name}` must return a tensor of shape [B, 1] or [B, N]: a Keras loss takes its "
-                "mean over the last axis before it applies the weights. Received: shape="
-                f"{tuple(tensor.shape)}"
-            )
+        return compiled(td_errors)

@@ -1,16 +1,16 @@
 """A model that owns a network and the target network that follows it."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_dqn.networks.cloning import clone_network, separate_random_draws
 from keras_dqn.networks.inspection import input_shape_of, layers_of
 from keras_dqn.soft_update import soft_update
+from keras_dqn.trainers.backend import outside_graph
 from keras_dqn.trainers.replay_trainer import ReplayTrainer
-from keras_dqn.trainers.step_hooks import StepHooks
 
 
 class TargetNetworkModel(ReplayTrainer):
@@ -18,7 +18,8 @@ class TargetNetworkModel(ReplayTrainer):
 
     The two are equal when they are built. The target network moves only by `update_target`, which
     `SoftTargetUpdate` calls inside the compiled step, and never gets a gradient, whatever is set on
-    `trainable`.
+    `trainable`. All computes through `outputs_of`, the call of the model included: a subclass that
+    treats observations otherwise overrides it, not `call`.
 
     Args:
         network: Keras model or layer. It stays the user's: `model.network is network`.
@@ -26,26 +27,34 @@ class TargetNetworkModel(ReplayTrainer):
         **kwargs: Arguments of `keras.Model`, such as `dtype`.
 
     Raises:
-        TypeError: If `network` is not a Keras layer, or cannot be cloned for want of `get_config`.
+        TypeError: If `network` is not a Keras layer, or cannot be cloned without its `get_config`,
+            or a subclass overrides `call`.
     """
 
     def __init__(
         self, network: keras.layers.Layer, *, name: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(name=name, **kwargs)
+        if type(self).call is not TargetNetworkModel.call:
+            raise TypeError(
+                "Override `outputs_of(network, observation, training)` instead of `call`, or the "
+                "target network and the policy would compute something else. Received: a `call` in "
+                f"{type(self).__name__}"
+            )
         self.network = network
         with keras.name_scope("target_network"):  # its weights' paths tell them apart
             self.target_network = clone_network(network)
         self.target_follows = False  # whether anything has moved it, or is about to
+        self._observation_rank: int | None = None
         if network.built:
             # The model itself is built later: a subclass may still add layers and metrics.
-            self._build_equal(input_shape_of(network))
+            self._build_equal(input_shape_of(network), lambda net, inputs: net(inputs))
 
     def build(self, input_shape: Any) -> None:
         """Builds both networks, unless they are built, and makes them equal."""
         self._observation_rank = len(_first_shape(input_shape)) - 1
         if not self.target_network.built:
-            self._build_equal(input_shape)
+            self._build_equal(input_shape, self.outputs_of)
 
     def build_for(self, observation: Any) -> None:
         """Builds the model for observations `[B, ...]` (or a dict of such), unless it is built."""
@@ -53,14 +62,14 @@ class TargetNetworkModel(ReplayTrainer):
             shape = keras.tree.map_structure(lambda a: (None, *a.shape[1:]), observation)
             self.build(input_shape_of(self.network) if self.network.built else shape)
 
-    def _build_equal(self, input_shape: Any) -> None:
+    def _build_equal(self, input_shape: Any, call: Callable[[Any, Any], Any]) -> None:
         inputs = keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
         if not self.network.built:
-            self.network(inputs)
+            call(self.network, inputs)
         if not self.target_network.built:
             with keras.name_scope("target_network"):
-                self.target_network(inputs)
-        with tf.init_scope():
+                call(self.target_network, inputs)
+        with outside_graph():
             separate_random_draws(self.target_network)
             soft_update(self.network, self.target_network, tau=1.0)
             for layer in layers_of(self.target_network):
@@ -95,40 +104,12 @@ class TargetNetworkModel(ReplayTrainer):
         soft_update(self.network, self.target_network, tau)
         self.target_follows = True
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Configures the model for training, as `keras.Model.compile` does."""
-        if self.network.built and not self.built:
-            self.build(input_shape_of(self.network))
-        super().compile(*args, **kwargs)
+    def known_input_shape(self) -> Any:
+        """Returns the input shape of the network, once it is built."""
+        return input_shape_of(self.network) if self.network.built else None
 
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        batch_size: int | None = None,
-        epochs: int = 1,
-        verbose: Any = "auto",
-        callbacks: Any = None,
-        **kwargs: Any,
-    ) -> keras.callbacks.History:
-        """Trains the agent; see `ReplayTrainer.fit` and `keras.Model.fit`.
-
-        Warns once, after the first epoch, if nothing has updated the target network.
-        """
-        watch = keras.callbacks.LambdaCallback(
-            on_train_begin=lambda logs: self._check_feedback(x),
-            on_epoch_end=lambda epoch, logs: self._warn_if_target_stands_still(),
-        )
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(watch)
-        else:
-            callbacks = [*(keras.tree.flatten(callbacks) if callbacks else []), watch]
-        try:
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
-        finally:
-            StepHooks.of(self).clear()
-
-    def _warn_if_target_stands_still(self) -> None:
+    def after_epoch(self) -> None:
+        """Warns, once, if nothing has updated the target network."""
         if not self.target_follows:
             self.target_follows = True
             warnings.warn(

@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from typing import Any
-from weakref import WeakMethod
+from weakref import WeakKeyDictionary, WeakMethod
 
 import numpy as np
 import tensorflow as tf
@@ -59,6 +59,8 @@ class ReplayDataset(tf.data.Dataset):
 
     def stacked(self, num_batches: int) -> "ReplayDataset":
         """Returns the dataset whose elements are stacks of `num_batches` batches."""
+        if num_batches == self.num_batches:
+            return self
         if num_batches not in self._stacks:
             self._stacks[num_batches] = ReplayDataset(
                 self.replay,
@@ -74,9 +76,9 @@ class ReplayDataset(tf.data.Dataset):
         return {}
 
     def __iter__(self) -> Any:
-        """Returns an iterator of tf.data, and on it `draw`, for who would rather ask directly."""
+        """Returns an iterator of tf.data; `replay_dataset_of` finds this dataset by it."""
         iterator: Any = super().__iter__()
-        iterator.draw = self.draw
+        _DATASETS[iterator] = self
         return iterator
 
     def draw(self, expects_feedback: bool = True) -> tuple:
@@ -109,6 +111,14 @@ class ReplayDataset(tf.data.Dataset):
             lambda array: tf.TensorSpec((*lead, *array.shape[1:]), array.dtype),
             self.replay.empty_batch(),
         )
+
+
+_DATASETS: WeakKeyDictionary[Any, ReplayDataset] = WeakKeyDictionary()
+
+
+def replay_dataset_of(iterator: Any) -> ReplayDataset | None:
+    """Returns the dataset that an iterator iterates over, if it is a `ReplayDataset` itself."""
+    return _DATASETS.get(iterator) if isinstance(iterator, tf.data.Iterator) else None
 
 
 def _drawn_when_asked(draw: Any, spec: Any) -> tf.data.Dataset:

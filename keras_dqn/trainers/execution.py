@@ -1,4 +1,4 @@
-"""K steps of a model in one compiled program: what `train_function` and `test_function` are here.
+"""Runs K training or test steps in one compiled program.
 
 A stack is the batch of `fit` with one more axis in front, `[K, B, ...]`: K batches of equal shape.
 """
@@ -7,10 +7,20 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
+
+from keras_dqn.replay.replay_dataset import replay_dataset_of
+from keras_dqn.trainers.batch import unpack_batch
+from keras_dqn.trainers.step_hooks import StepHooks
+
+_NOBODY_FED_BACK = (
+    "The batches have a `key`, so they come from a prioritized replay buffer, but `fit` cannot "
+    "tell which one, since its dataset was transformed: add `keras_dqn.PriorityFeedback(replay)` "
+    "to the callbacks, or the priorities would never change."
+)
 
 
 class Execution:
@@ -24,24 +34,20 @@ class Execution:
         model: A compiled Keras model; its `jit_compile` and `run_eagerly` are respected.
         step: Function of a batch that returns a dict of scalars and either None or the TD errors
             `[B]` of the batch.
-        alongside: Function that returns None or a function of no arguments, which another thread
-            then runs while the execution's first program does. Both have ended when the call
-            returns. Defaults to one that returns None.
-        feed_back: Function of a stack's keys `[K, B]` and TD errors `[K, B]`, in NumPy; None for
-            an execution that does not train. Defaults to `None`.
+        hooks: `StepHooks` of the model, whose `alongside` runs in another thread while the
+            execution's first program does, and whose `feedback` gets the TD errors; None for an
+            execution that does not train. Defaults to `None`.
     """
 
     def __init__(
         self,
         model: keras.Model,
         step: Callable[[Any], tuple[dict, Any]],
-        alongside: Callable[[], Callable[[], Any] | None] = lambda: None,
-        feed_back: Callable[[Any, Any], None] | None = None,
+        hooks: StepHooks | None = None,
     ) -> None:
         self._model = model
         self._step = step
-        self._alongside = alongside
-        self._feed_back = feed_back
+        self._hooks = hooks
         self._programs: dict[Hashable, Callable[[Any], tuple[dict, Any]]] = {}
 
     def __call__(self, iterator: Iterator) -> dict:
@@ -49,34 +55,69 @@ class Execution:
 
         Raises:
             StopIteration: If there is no batch left.
+            ValueError: If batches have a `key` and `fit` knows nobody who takes their TD errors.
         """
-        alongside = self._alongside()
-        trains = self._feed_back is not None
+        alongside = None if self._hooks is None else self._hooks.alongside
         logs = None
-        for stack in _stacks(iterator, self._model.steps_per_execution, trains):
-            _build(self._model, stack)
-            program = self._program(stack)
-            if alongside is None:
-                logs, td_error = program(stack)
-            else:
-                logs, td_error = self._run_both(partial(program, stack), alongside)
-                alongside = None
-            if self._feed_back is not None and td_error is not None:
-                keys = unpack_batch(stack).transition["key"]
-                self._feed_back(keys.numpy(), td_error.numpy())
+        for stack in self._stacks(iterator):
+            keys = self._keys(stack)
+            run = partial(self._program(stack), stack)
+            logs, td_error = run() if alongside is None else self._run_both(run, alongside)
+            alongside = None
+            if keys is not None and self._hooks is not None and self._hooks.feedback is not None:
+                self._hooks.feedback(keys.numpy(), td_error.numpy())
         if logs is None:
             raise StopIteration
         return logs
 
+    def _stacks(self, iterator: Iterator) -> Iterator[Any]:
+        """Yields the next K batches, neighbours of equal shapes as one stack."""
+        dataset = replay_dataset_of(iterator)
+        if dataset is None:
+            draw = partial(next, iterator, None)
+        else:  # Sampled directly: going through tf.data costs 0.4 ms a call.
+            draw = partial(dataset.draw, expects_feedback=self._hooks is not None)
+            if dataset.num_batches is not None:  # it makes stacks
+                yield keras.tree.map_structure(tf.constant, draw())
+                return
+        equal: list[Any] = []
+        for _ in range(self._model.steps_per_execution):
+            batch = draw()
+            if batch is None:
+                break
+            batch = tf.nest.map_structure(tf.convert_to_tensor, _without_missing(batch))
+            if equal and _shapes(batch) != _shapes(equal[-1]):
+                yield _stack(equal)
+                equal = []
+            equal.append(batch)
+        if equal:
+            yield _stack(equal)
+
+    def _keys(self, stack: Any) -> Any:
+        """Returns the keys of a stack in training, if it has some."""
+        has_key = len(stack) > 1 and isinstance(stack[1], dict) and "key" in stack[1]
+        if self._hooks is None or not has_key:
+            return None
+        if self._hooks.in_fit and self._hooks.feedback is None:
+            raise ValueError(_NOBODY_FED_BACK)
+        return stack[1]["key"]
+
     def _program(self, stack: Any) -> Callable[[Any], tuple[dict, Any]]:
         """Returns the compiled program for stacks of this signature."""
+        signature = _signature(stack)
+        if signature not in self._programs:
+            batch = unpack_batch(_batch_spec(stack))
+            if not self._model.built:
+                spec = batch.observation
+                self._model.build(tf.nest.map_structure(lambda s: (None, *s.shape[1:]), spec))
+            self._programs[signature] = self._compiled(stack)
+        return self._programs[signature]
+
+    def _compiled(self, stack: Any) -> Callable[[Any], tuple[dict, Any]]:
         if self._model.run_eagerly:
             return partial(_run_eagerly, self._step)
-        key = _signature(stack)
-        if key not in self._programs:
-            # Called as a concrete function, which spares TensorFlow 0.15 ms of looking it up.
-            self._programs[key] = self._function.get_concrete_function(stack)
-        return self._programs[key]
+        # Called as a concrete function, which spares TensorFlow 0.15 ms of looking it up.
+        return self._function.get_concrete_function(stack)
 
     @cached_property
     def _function(self) -> Any:
@@ -97,8 +138,7 @@ class Execution:
 
 def _run_in_a_loop(step: Callable, stack: Any) -> tuple[dict, Any]:
     num_batches = tf.nest.flatten(stack)[0].shape[0]
-    batch_spec = tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), stack)
-    one_step = tf.function(step, autograph=False).get_concrete_function(batch_spec)
+    one_step = tf.function(step, autograph=False).get_concrete_function(_batch_spec(stack))
     logs, td_error = one_step.structured_outputs
     no_logs = tf.nest.map_structure(lambda log: tf.zeros(log.shape, log.dtype), logs)
     td_errors: list[tf.TensorArray] = []  # at most one
@@ -126,67 +166,22 @@ def _run_eagerly(step: Callable, stack: Any) -> tuple[dict, Any]:
     return logs, None if td_error is None else tf.stack(td_errors)
 
 
-def _stacks(iterator: Iterator, num_batches: int, trains: bool) -> Iterator[Any]:
-    """Yields the next `num_batches` batches, neighbours of equal shapes as one stack."""
-    equal: list[Any] = []
-    for _ in range(num_batches):
-        batch = _next(iterator, trains)
-        if batch is None:
-            break
-        if is_stack(batch):
-            yield batch
-            return
-        batch = tf.nest.map_structure(tf.convert_to_tensor, _without_missing(batch))
-        if equal and _shapes(batch) != _shapes(equal[-1]):
-            yield _stack(equal)
-            equal = []
-        equal.append(batch)
-    if equal:
-        yield _stack(equal)
-
-
-def _next(iterator: Iterator, trains: bool) -> Any:
-    """Returns the next element, or None; a `ReplayDataset` is asked itself.
-
-    What tf.data does to hand over what a Python function drew costs 0.4 ms.
-    """
-    if hasattr(iterator, "draw"):
-        return keras.tree.map_structure(tf.constant, iterator.draw(trains))
-    return next(iterator, None)
-
-
-def is_stack(batch: Any) -> bool:
-    """Returns whether rewards are `[K, B]`, those of a stack, and not `[B]`."""
-    _, transition, _ = unpack_batch(batch)
-    return "reward" in transition and len(transition["reward"].shape) == 2
-
-
-class Batch(NamedTuple):
-    """What `fit` unpacks: `[B, ...]`, a dict of `[B, ...]`, and `[B]` or None."""
-
-    observation: Any
-    transition: dict
-    weight: Any
-
-
-def unpack_batch(batch: Any) -> Batch:
-    """Returns the observation, the transition and the weight (or None) of a batch of `fit`."""
-    observation, transition, weight = keras.utils.unpack_x_y_sample_weight(batch)
-    if isinstance(weight, dict):  # Keras repeats the weights of arrays for each entry of a dict.
-        weight = weight["reward"]
-    return Batch(observation, transition, weight)
-
-
 def _without_missing(batch: Any) -> tuple:
-    return tuple(part for part in batch if part is not None)
+    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+    return tuple(part for part in parts if part is not None)
 
 
 def _stack(batches: list[Any]) -> Any:
     return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *batches)
 
 
+def _batch_spec(stack: Any) -> Any:
+    """Returns the shapes and dtypes of one batch of a stack."""
+    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), stack)
+
+
 def _signature(stack: Any) -> Hashable:
-    """Returns the structure, shapes and dtypes of a stack: those of equal ones run one program."""
+    """Returns a stack's structure, shapes and dtypes: stacks of equal ones share one program."""
     if isinstance(stack, dict):
         return tuple((key, _signature(value)) for key, value in stack.items())
     if isinstance(stack, tuple):
@@ -196,9 +191,3 @@ def _signature(stack: Any) -> Hashable:
 
 def _shapes(batch: Any) -> list[tf.TensorShape]:
     return [leaf.shape for leaf in tf.nest.flatten(batch)]
-
-
-def _build(model: keras.Model, stack: Any) -> None:
-    if not model.built:
-        observation = unpack_batch(stack).observation
-        model.build(tf.nest.map_structure(lambda t: (None, *t.shape[2:]), observation))

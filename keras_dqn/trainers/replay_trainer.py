@@ -1,4 +1,4 @@
-"""A `keras.Model` whose `fit` and `evaluate` run K steps in one compiled program."""
+"""`ReplayTrainer`: a `keras.Model` whose `fit` runs K training steps in one compiled program."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,24 +8,27 @@ import tensorflow as tf
 
 from keras_dqn.networks.inspection import has_convolutions, layers_of
 from keras_dqn.replay.replay_dataset import ReplayDataset
-from keras_dqn.trainers.execution import Execution, unpack_batch
-from keras_dqn.trainers.step_hooks import train_step_replaced
-
-_NOBODY_FED_BACK = (
-    "Batches with a `key` are of a prioritized replay buffer, which `fit` does not know when its "
-    "dataset was transformed: add `keras_dqn.PriorityFeedback(replay)` to the callbacks, or the "
-    "priorities would never change."
-)
+from keras_dqn.trainers.batch import unpack_batch
+from keras_dqn.trainers.execution import Execution
+from keras_dqn.trainers.fit_data import check_multiple, check_steps, drawn_in_executions
+from keras_dqn.trainers.step_hooks import hooks_of, train_step_replaced
 
 
 class ReplayTrainer(keras.Model):
-    """Runs `steps_per_execution` whole training steps in one compiled program per call.
+    """Trains on replay batches, `steps_per_execution` whole steps in one compiled program per call.
 
     The results are those of one step at a time on the same batches. Batches from a `ReplayDataset`
     are drawn for all steps of an execution at once; those of any other source are stacked as they
-    come, and a smaller last one is an execution of its own. `train_step` and `test_step` are
-    overridden as in any Keras model.
+    come, and a smaller last one is an execution of its own.
+
+    A subclass overrides `train_step` and `test_step`, as in any Keras model. `train_step` may
+    return `td_error` `[B]` among its logs: it goes to whoever takes the feedback of `fit`, and
+    never reaches Keras. What `compile` and `fit` need to know of a subclass they ask for by
+    `default_loss`, `known_input_shape`, `check_replay` and `after_epoch`.
     """
+
+    train_function: Any
+    test_function: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -33,19 +36,35 @@ class ReplayTrainer(keras.Model):
             name="update_count", dtype="int64", initializer="zeros", trainable=False
         )
         self._jit_compile_argument: bool | str = "auto"
-        self._alongside: Callable[[], Any] | None = None
-        self._update_priorities: Callable[[Any, Any], None] | None = None
-        self._fits = False
-        self._td_error_of_step: Any = None  # what `train_step` leaves for the feedback
-        self.train_function: Any = None
-        self.test_function: Any = None
+        self._hooks = hooks_of(self)
+
+    # What a subclass says of itself
+
+    def default_loss(self) -> keras.losses.Loss:
+        """Returns what `compile(loss="auto")` stands for."""
+        raise NotImplementedError
+
+    def known_input_shape(self) -> Any:
+        """Returns the input shape to build for, if it is known before the first batch, or None."""
+        return None
+
+    def check_replay(self, replay: Any) -> None:
+        """Raises a `ValueError` if the model cannot be trained on a buffer; `fit` asks."""
+
+    def after_epoch(self) -> None:
+        """Is called after the callbacks of each epoch of `fit`."""
+
+    @property
+    def num_replicas(self) -> int:
+        """The number of replicas of the distribution strategy; 1 without one."""
+        return self.distribute_strategy.num_replicas_in_sync
 
     # Compiling
 
     def compile(
         self,
-        optimizer: Any = "rmsprop",
-        loss: Any = None,
+        optimizer: Any = "auto",
+        loss: Any = "auto",
         *,
         jit_compile: bool | str = "auto",
         run_eagerly: bool = False,
@@ -54,14 +73,21 @@ class ReplayTrainer(keras.Model):
         """Configures the model for training, as `keras.Model.compile` does.
 
         Args:
-            optimizer: As in Keras.
-            loss: As in Keras.
+            optimizer: As in Keras; `"auto"` is `Adam(learning_rate=2.5e-4, epsilon=1.5e-4)`.
+            loss: As in Keras; `"auto"` is `default_loss()`, for a `DQN` Huber with delta 1.
             jit_compile: Bool or `"auto"`: XLA unless the model holds convolutions on a machine
                 without accelerator, where XLA's are several times slower, or runs eagerly or
                 under a distribution strategy. Defaults to `"auto"`.
             run_eagerly: As in Keras.
-            **kwargs: Further arguments of `keras.Model.compile`.
+            **kwargs: `metrics`, `steps_per_execution` (K updates in one compiled program) and
+                all other arguments of `keras.Model.compile`.
         """
+        input_shape = self.known_input_shape()
+        if input_shape is not None and not self.built:
+            self.build(input_shape)
+        if _is_auto(optimizer):
+            optimizer = keras.optimizers.Adam(learning_rate=2.5e-4, epsilon=1.5e-4)
+        loss = self.default_loss() if _is_auto(loss) else loss
         self._jit_compile_argument = jit_compile
         if jit_compile == "auto":
             jit_compile = not run_eagerly and self._xla_pays()
@@ -81,13 +107,10 @@ class ReplayTrainer(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def _xla_pays(self) -> bool:
-        if self._is_distributed() or not all(layer.supports_jit for layer in layers_of(self)):
+        if self.num_replicas > 1 or not all(layer.supports_jit for layer in layers_of(self)):
             return False
         has_accelerator = any(d.device_type != "CPU" for d in tf.config.list_physical_devices())
         return has_accelerator or not has_convolutions(self)
-
-    def _is_distributed(self) -> bool:
-        return self.distribute_strategy.num_replicas_in_sync > 1
 
     # Executions
 
@@ -96,20 +119,38 @@ class ReplayTrainer(keras.Model):
         if self.train_function is None or force:
             self._refuse_many_steps_on_many_replicas()
             step = self._counted(self.train_step)
-            if self._is_distributed():
+            if self.num_replicas > 1:
                 with train_step_replaced(self, lambda data: step(data)[0]):
                     return super().make_train_function(force)
-            self.train_function = Execution(self, step, lambda: self._alongside, self._feed_back)
+            self.train_function = Execution(self, step, self._hooks)
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
         """Makes `test_function`, which runs one execution of `test_step`s, unless it is there."""
         if self.test_function is None or force:
             self._refuse_many_steps_on_many_replicas()
-            if self._is_distributed():
+            if self.num_replicas > 1:
                 return super().make_test_function(force)
             self.test_function = Execution(self, lambda data: (self.test_step(data), None))
         return self.test_function
+
+    def _counted(self, train_step: Callable[[Any], dict]) -> Callable[[Any], tuple[dict, Any]]:
+        """Returns a step that counts, and returns the TD errors of batches with keys apart."""
+
+        def counted(data: Any) -> tuple[dict, Any]:
+            self.update_count.assign_add(1)
+            logs = dict(train_step(data))
+            td_error = logs.pop("td_error", None)
+            if "key" not in unpack_batch(data).transition:
+                return logs, None
+            if td_error is None or len(td_error.shape) != 1:
+                raise ValueError(
+                    "`train_step` must return `td_error`, of shape [B], among its logs for batches "
+                    f"with a `key`, whose priorities it sets. Received: td_error={td_error}"
+                )
+            return logs, td_error
+
+        return counted
 
     def run_alongside(self, function: Callable[[], Any]) -> None:
         """Has a function run beside the compiled program of each execution, until `fit` ends.
@@ -125,14 +166,7 @@ class ReplayTrainer(keras.Model):
             ValueError: If the model runs on several replicas, in Keras' own loop.
         """
         self._refuse_replicas("Nothing can run alongside an execution")
-        self._alongside = function
-
-    def _refuse_replicas(self, what: str) -> None:
-        if self._is_distributed():
-            raise ValueError(
-                f"{what} under a distribution strategy of several replicas, in Keras' own loop. "
-                f"Received: strategy={self.distribute_strategy}"
-            )
+        self._hooks.alongside = function
 
     def feed_back_to(self, update_priorities: Callable[[Any, Any], None]) -> None:
         """Hands the TD errors of batches with a `key` to a function, until `fit` ends.
@@ -144,37 +178,21 @@ class ReplayTrainer(keras.Model):
             update_priorities: Function of the keys `[K, B]` and the TD errors `[K, B]`, in NumPy,
                 called after each execution.
         """
-        self._update_priorities = update_priorities
+        self._hooks.feedback = update_priorities
 
-    def _feed_back(self, keys: Any, td_error: Any) -> None:
-        if self._update_priorities is not None:
-            self._update_priorities(keys, td_error)
-        elif self._fits:
-            raise ValueError(_NOBODY_FED_BACK)
-
-    def _check_feedback(self, dataset: Any) -> None:
-        if self._update_priorities is None and isinstance(dataset, tf.data.Dataset):
-            spec = dataset.element_spec
-            if isinstance(spec, tuple) and len(spec) > 1 and "key" in unpack_batch(spec).transition:
-                raise ValueError(_NOBODY_FED_BACK)
-
-    def _counted(self, train_step: Any) -> Any:
-        def counted(data: Any) -> tuple[dict, Any]:
-            self.update_count.assign_add(1)
-            self._td_error_of_step = None
-            logs = train_step(data)
-            td_error, self._td_error_of_step = self._td_error_of_step, None
-            return logs, td_error if "key" in unpack_batch(data).transition else None
-
-        return counted
+    def _refuse_replicas(self, what: str) -> None:
+        if self.num_replicas > 1:
+            raise ValueError(
+                f"{what} under a distribution strategy of several replicas, in Keras' own loop. "
+                f"Received: strategy={self.distribute_strategy}"
+            )
 
     def _refuse_many_steps_on_many_replicas(self) -> None:
-        num_replicas = self.distribute_strategy.num_replicas_in_sync
-        if num_replicas > 1 and self.steps_per_execution > 1:
+        if self.num_replicas > 1 and self.steps_per_execution > 1:
             raise ValueError(
                 "`steps_per_execution` must be 1 under a distribution strategy of several "
                 f"replicas. Received: steps_per_execution={self.steps_per_execution}, "
-                f"replicas={num_replicas}"
+                f"replicas={self.num_replicas}"
             )
 
     # Datasets
@@ -191,44 +209,40 @@ class ReplayTrainer(keras.Model):
     ) -> keras.callbacks.History:
         """Trains the model, as `keras.Model.fit` does.
 
+        Warns once, after the first epoch, if nothing has updated the target network.
+
         Args:
-            x: A `ReplayDataset`, any other `tf.data.Dataset`, arrays or what else Keras takes.
-            y: As in Keras.
-            batch_size: As in Keras.
-            epochs: As in Keras.
-            verbose: As in Keras.
-            callbacks: As in Keras.
+            x: `replay.dataset(...)`, any other `tf.data.Dataset` of such batches, or arrays.
+            y: As in Keras, and so are `batch_size`, `epochs`, `verbose` and `callbacks`.
+            batch_size: See `y`.
+            epochs: See `y`.
+            verbose: See `y`.
+            callbacks: See `y`.
             **kwargs: Further arguments of `keras.Model.fit`. `steps_per_epoch` has to be a multiple
                 of `steps_per_execution`; an endless dataset, and a replay dataset is one, needs it.
 
         Raises:
-            ValueError: If `steps_per_epoch` is missing on an endless dataset, or is not a multiple
-                of `steps_per_execution`.
+            ValueError: If `steps_per_epoch` is missing or no such multiple, or the network's output
+                does not fit the action space of the replay buffer.
         """
         steps_per_epoch = kwargs.get("steps_per_epoch")
-        self._check_steps("steps_per_epoch", x, steps_per_epoch)
-        if steps_per_epoch is not None and steps_per_epoch % self.steps_per_execution:
-            raise ValueError(
-                "`steps_per_epoch` must be a multiple of `steps_per_execution`. Received: "
-                f"steps_per_epoch={steps_per_epoch}, "
-                f"steps_per_execution={self.steps_per_execution}"
-            )
+        check_steps("steps_per_epoch", x, steps_per_epoch)
+        check_multiple(steps_per_epoch, self.steps_per_execution)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras warns of its own default
         validation_data, steps = kwargs.get("validation_data"), kwargs.get("validation_steps")
         if isinstance(validation_data, tf.data.Dataset):
-            self._check_steps("validation_steps", validation_data, steps)
+            check_steps("validation_steps", validation_data, steps)
             kwargs["validation_data"] = self._drawn_in_executions(validation_data, steps)
-        if isinstance(x, ReplayDataset) and x.prioritized:
-            self._refuse_replicas("Priorities cannot be fed back")
-            self.feed_back_to(x.replay.update_priorities)
-        x = self._drawn_in_executions(x, steps_per_epoch)
-        self._fits = True
-        try:
+        with self._hooks.one_fit():
+            if isinstance(x, ReplayDataset):
+                self.check_replay(x.replay)
+                if x.prioritized:
+                    self._refuse_replicas("Priorities cannot be fed back")
+                    self.feed_back_to(x.replay.update_priorities)
+            x = self._drawn_in_executions(x, steps_per_epoch)
+            callbacks = _with_watch(callbacks)
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
-        finally:
-            self._alongside = self._update_priorities = None
-            self._fits = False
 
     def evaluate(
         self,
@@ -243,41 +257,43 @@ class ReplayTrainer(keras.Model):
         """Computes the loss and the metrics, as `keras.Model.evaluate` does.
 
         Args:
-            x: A `ReplayDataset`, any other `tf.data.Dataset`, arrays or what else Keras takes.
-            y: As in Keras.
-            batch_size: As in Keras.
-            verbose: As in Keras.
-            sample_weight: As in Keras.
+            x: `replay.dataset(...)`, any other `tf.data.Dataset` of such batches, or arrays.
+            y: As in Keras, and so are `batch_size`, `verbose` and `sample_weight`.
+            batch_size: See `y`.
+            verbose: See `y`.
+            sample_weight: See `y`.
             steps: Int, the number of batches; an endless dataset needs it. Defaults to `None`.
             **kwargs: Further arguments of `keras.Model.evaluate`.
 
         Raises:
             ValueError: If `steps` is missing on an endless dataset.
         """
-        self._check_steps("steps", x, steps)
+        check_steps("steps", x, steps)
         x = self._drawn_in_executions(x, steps)
         return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, **kwargs)
 
-    def _check_steps(self, argument: str, dataset: Any, steps: int | None) -> None:
-        endless = (
-            isinstance(dataset, tf.data.Dataset)
-            and dataset.cardinality() == tf.data.INFINITE_CARDINALITY
-        )
-        if endless and steps is None:
-            raise ValueError(
-                f"`{argument}` must be given: the dataset is endless and would never finish. "
-                f"Received: {argument}=None"
-            )
-
     def _drawn_in_executions(self, dataset: Any, steps: int | None) -> Any:
-        """Returns the dataset that delivers whole executions, or exactly `steps` batches."""
-        if not isinstance(dataset, tf.data.Dataset) or self._is_distributed():
+        if self.num_replicas > 1:
             return dataset
-        if steps is not None and steps % self.steps_per_execution:
-            return dataset.take(steps)
+        # Under such a strategy Keras takes the first element for a batch, to build the loss.
         one_device = isinstance(self.distribute_strategy, tf.distribute.OneDeviceStrategy)
-        if one_device:  # Keras takes the first element for a batch, to build the loss
-            return dataset
-        if isinstance(dataset, ReplayDataset) and dataset.num_batches is None:
-            return dataset.stacked(self.steps_per_execution)
-        return dataset
+        return drawn_in_executions(dataset, steps, self.steps_per_execution, stacked=not one_device)
+
+
+class _Watch(keras.callbacks.Callback):
+    """Calls `after_epoch` of the model, as the last one of the callbacks."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.model.after_epoch()
+
+
+def _with_watch(callbacks: Any) -> Any:
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        if not any(isinstance(callback, _Watch) for callback in callbacks.callbacks):
+            callbacks.append(_Watch())
+        return callbacks
+    return [*(keras.tree.flatten(callbacks) if callbacks else []), _Watch()]
+
+
+def _is_auto(argument: Any) -> bool:
+    return isinstance(argument, str) and argument == "auto"

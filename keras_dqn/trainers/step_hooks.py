@@ -1,19 +1,20 @@
-"""Pieces of graph that run after each training step of a Keras model, inside its compiled step."""
+"""What callbacks ask of one `fit`: operations after each step, a function alongside, feedback."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import keras
 import tensorflow as tf
 
 
 class Hook(NamedTuple):
-    """What runs after each step.
+    """What runs after each training step, inside the compiled program.
 
     Attributes:
         run: Function of no arguments that emits the operations.
-        key: Two pieces of equal keys emit the same operations on the same variables.
+        key: Two hooks of equal keys emit the same operations on the same variables.
     """
 
     run: Callable[[], None]
@@ -21,49 +22,88 @@ class Hook(NamedTuple):
 
 
 class StepHooks:
-    """The pieces of one model, and the compiled function that contains them.
+    """What callbacks ask of the `fit` of one model; `hooks_of(model)` finds it.
 
-    While there are pieces, `model.train_function` is this object's. It makes, through the model's
-    own `make_train_function`, a function of a `train_step` that ends with the pieces, and keeps it:
-    the next `fit` with equal pieces and the same `compile` call finds it. `train_step` itself is
-    never replaced for longer than the making takes. When the last piece goes, `train_function` is
-    the object it was before.
+    While there are hooks, `model.train_function` is `self._run`. It builds, through the model's own
+    `make_train_function`, a function of a `train_step` that ends with the hooks, and keeps it: the
+    next `fit` with equal hooks and the same `compile` call finds it. When the last hook goes,
+    `train_function` is the object it was before. `train_step` is replaced only while the function
+    is made.
+
+    Attributes:
+        alongside: Function of no arguments that another thread runs beside each execution, or None.
+        feedback: Function of keys `[K, B]` and TD errors `[K, B]`, in NumPy, or None.
+        in_fit: Bool, whether a `ReplayTrainer.fit` runs.
     """
 
     def __init__(self, model: keras.Model) -> None:
+        self.alongside: Callable[[], Any] | None = None
+        self.feedback: Callable[[Any, Any], None] | None = None
+        self.in_fit = False
         self._model = model
-        self._pieces: list[Hook] = []
+        self._hooks: list[Hook] = []
+        self._is_due = False
         self._made_for: Any = None
         self._made: Any = None
         self._before: Any = None
 
-    @classmethod
-    def of(cls, model: keras.Model) -> "StepHooks":
-        """Returns the pieces of a model, which keeps them."""
-        if not hasattr(model, "keras_dqn_graph_pieces"):
-            model.keras_dqn_graph_pieces = cls(model)
-        return model.keras_dqn_graph_pieces
+    @contextmanager
+    def one_fit(self) -> Iterator[None]:
+        """Clears, after a `fit` and after what has interrupted it, all that was asked of it."""
+        self.in_fit = True
+        try:
+            yield
+        finally:
+            self.in_fit = False
+            self.clear()
 
-    def add(self, piece: Hook, train_function_before: Any) -> None:
-        """Adds a piece; `train_function_before` is what comes back after the last one has gone."""
-        if not self._pieces:
-            self._before = train_function_before
-            self._model.train_function = self._run
-        self._pieces.append(piece)
+    def begin(self) -> None:
+        """Removes hooks of an interrupted `fit`; what `train_function` is now comes back later."""
+        self._hooks = []
+        self._uninstall()
+        self._before = self._model.train_function
 
-    def remove(self, piece: Hook) -> None:
-        """Removes this very piece, if it is there."""
-        self._pieces = [other for other in self._pieces if other is not piece] or self.clear()
+    def add(self, hook: Hook) -> None:
+        """Adds a hook, once `begin` was called."""
+        self._hooks.append(hook)
+        self._model.train_function = self._run
 
-    def clear(self) -> list[Hook]:
-        """Removes all pieces, those left over from an interrupted `fit` among them."""
-        if self._pieces:
-            self._model.train_function, self._before = self._before, None
-            self._pieces = []
-        return self._pieces
+    def remove(self, hook: Hook) -> None:
+        """Removes this very hook, if it is there."""
+        self._hooks = [other for other in self._hooks if other is not hook]
+        if not self._hooks:
+            self._uninstall()
+
+    def clear(self) -> None:
+        """Removes all that was asked for."""
+        self.alongside = self.feedback = None
+        self._hooks = []
+        self._uninstall()
+
+    def expect_run(self) -> None:
+        """Says that a batch of `fit` begins, whose train function has to run the hooks."""
+        self._is_due = True
+
+    def check_ran(self) -> None:
+        """Raises a `RuntimeError` if a batch has ended whose train function has not run them."""
+        if self._is_due and self._hooks:
+            raise RuntimeError(
+                "The target network was not updated: `fit` has called another train function than "
+                f"`model.train_function`. Received: model={self._model}, Keras {keras.version()}"
+            )
+
+    def _uninstall(self) -> None:
+        if self._model.train_function == self._run:
+            self._model.train_function = self._before
+        self._before = None
 
     def _run(self, iterator: Iterator) -> dict:
-        wanted = (_compile_call(self._model), [piece.key for piece in self._pieces])
+        if not self._is_due:  # left over from an interrupted `fit`
+            self.clear()
+            self._model.make_train_function()
+            return self._model.train_function(iterator)
+        self._is_due = False
+        wanted = (_compile_call(self._model), [hook.key for hook in self._hooks])
         if self._made_for is None or not _same(self._made_for, wanted):
             self._made, self._made_for = self._make(), wanted
         try:
@@ -76,21 +116,33 @@ class StepHooks:
             raise
 
     def _make(self) -> Any:
-        model, pieces = self._model, tuple(self._pieces)
+        model, hooks = self._model, tuple(self._hooks)
         train_step = model.train_step
 
-        def train_step_then_pieces(data: Any) -> dict:
+        def train_step_then_hooks(data: Any) -> dict:
             logs = train_step(data)
-            for piece in pieces:
-                piece.run()
+            for hook in hooks:
+                hook.run()
             return logs
 
-        with train_step_replaced(model, train_step_then_pieces):
+        with train_step_replaced(model, train_step_then_hooks):
             try:
                 model.make_train_function(force=True)
                 return model.train_function
             finally:
                 model.train_function = self._run
+
+
+# Held by the callbacks that use them, which are what keeps a compiled function for the next `fit`.
+_HOOKS: WeakValueDictionary[int, StepHooks] = WeakValueDictionary()
+
+
+def hooks_of(model: keras.Model) -> StepHooks:
+    """Returns the hooks of a model: the same object as long as somebody holds it."""
+    hooks = _HOOKS.get(id(model))
+    if hooks is None:
+        hooks = _HOOKS[id(model)] = StepHooks(model)
+    return hooks
 
 
 @contextmanager
@@ -107,7 +159,7 @@ def train_step_replaced(model: keras.Model, train_step: Callable[[Any], dict]) -
 
 
 def _compile_call(model: keras.Model) -> tuple:
-    """Returns what a call of `compile` replaces, the loss tracker above all, to tell it by."""
+    """Returns the objects that `compile` replaces, to detect a new `compile` call."""
     trackers = [metric for metric in model.metrics if metric.name == "loss"]
     options = (model.run_eagerly, model.jit_compile, model.steps_per_execution)
     return (model.optimizer, model.loss, *trackers), options

@@ -1,3 +1,7 @@
+import pickle
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -5,6 +9,7 @@ from conftest import shake
 
 import keras_dqn
 from keras_dqn.acting import litert_program
+from keras_dqn.acting.policy import policy_of
 
 
 def stack(*layers, shape=(6,), dtype="float32"):
@@ -104,8 +109,15 @@ def test_operation_that_the_converter_does_not_know_is_compiled():
     agent = keras_dqn.DQN(stack(Bessel()))
     policy = agent.policy()
     x = np.ones((2, 6), np.float32)
-    np.testing.assert_allclose(policy.action_values(x), agent.predict(x, verbose=0), atol=1e-5)
+    with pytest.warns(
+        UserWarning, match="LiteRT cannot convert the network. Received: Conv"
+    ) as said:
+        values = policy.action_values(x)
+    np.testing.assert_allclose(values, agent.predict(x, verbose=0), atol=1e-5)
+    policy.action_values(x[:1])
+    assert len(said) == 1
     assert policy.backend == "compiled"
+    assert policy.backend_reason.startswith("LiteRT cannot convert it: Conv")
 
 
 def test_float64_observations(make_agent):
@@ -126,3 +138,68 @@ def test_mixed_precision_is_compiled():
     x = np.ones((2, 6), np.float32)
     assert policy.action_values(x).dtype == np.float32
     assert policy.backend == "compiled"
+
+
+def test_the_reason_for_a_compiled_call_is_told(monkeypatch, make_agent):
+    agent = make_agent()
+    assert (agent.policy().backend, agent.policy().backend_reason) == ("litert", "")
+    convolution = keras.Sequential([keras.Input((6, 1)), keras.layers.Conv1D(2, 6)])
+    assert "convolutions" in keras_dqn.Policy(convolution).backend_reason
+    monkeypatch.setattr(litert_program, "Interpreter", None)
+    policy = agent.policy()
+    assert policy.backend == "compiled"
+    assert policy.backend_reason == "LiteRT, the extra `fast`, is not installed"
+
+
+def test_a_pickled_policy_acts_in_another_process_and_takes_weights(make_agent, tmp_path):
+    agent = make_agent(double=True)
+    policy = agent.policy()
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    policy(x)  # its program stays behind
+    content = pickle.dumps(policy)
+    (tmp_path / "policy.pickle").write_bytes(content)
+    code = (
+        "import pickle, sys, numpy as np, keras_dqn\n"
+        "policy = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "x = np.load(sys.argv[2])\n"
+        "np.save(sys.argv[3], policy.action_values(x))\n"
+    )
+    files = [str(tmp_path / name) for name in ("policy.pickle", "x.npy", "values.npy")]
+    np.save(files[1], x)
+    subprocess.run([sys.executable, "-c", code, *files], check=True)
+    np.testing.assert_array_equal(np.load(files[2]), policy.action_values(x))
+
+    other = pickle.loads(content)
+    new = [weight + 1.0 for weight in policy.get_weights()]
+    other.set_weights(new)
+    agent.network.set_weights(new)
+    np.testing.assert_allclose(other.action_values(x), agent.predict(x, verbose=0), atol=1e-5)
+    with pytest.raises(ValueError, match="`weights` must have the shapes"):
+        other.set_weights(new[1:])
+
+
+def test_a_pickled_policy_of_a_plain_model():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    x = np.ones((1, 3), np.float32)
+    again = pickle.loads(pickle.dumps(keras_dqn.Policy(model)))
+    np.testing.assert_allclose(again.action_values(x), model(x), atol=1e-6)
+
+
+class ActorCritic(keras.Model):
+    """Has layers with the names of a `DQN`'s parts, but is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = keras.layers.Dense(5)
+        self.policy = keras.layers.Dense(2)
+
+    def call(self, inputs):
+        return self.policy(self.network(inputs))
+
+
+def test_a_model_with_everyday_names_is_read_by_its_outputs():
+    model = ActorCritic()
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    model(x)
+    assert policy_of(model).action_values(x).shape == (4, 2)
+    np.testing.assert_allclose(policy_of(model).action_values(x), model(x), atol=1e-5)

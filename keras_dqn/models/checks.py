@@ -1,0 +1,48 @@
+"""What an agent checks: that its network fits a replay buffer, and the ranks of its loss."""
+
+from typing import Any
+
+import keras
+
+
+def check_network_fits(agent: Any, replay: Any) -> None:
+    """Builds an agent for a buffer's observations, unless it is built, and checks its outputs.
+
+    Args:
+        agent: A `DQN`.
+        replay: A `ReplayBuffer` or another `Replay`.
+
+    Raises:
+        ValueError: If the network refuses the observations, or gives another number of values than
+            there are actions.
+    """
+    observation, _, _ = replay.empty_batch()
+    agent.build_for(observation)
+    inputs = keras.tree.map_structure(
+        lambda array: keras.KerasTensor((None, *array.shape[1:]), array.dtype.name), observation
+    )
+    try:
+        outputs = agent.compute_output_spec(inputs)
+    except Exception as error:
+        raise ValueError(
+            "`network` must take the observations of the replay buffer. Received: observations "
+            f"{inputs}, which it refuses: {error}"
+        ) from error
+    num_values = agent.q_values(outputs).shape[-1]
+    num_actions = int(replay.action_space.n)
+    if num_values != num_actions:
+        raise ValueError(
+            f"`network` must give one value for each of the {num_actions} actions of the "
+            f"replay buffer's action space. Received: {num_values} values"
+        )
+
+
+def check_ranks(target: Any, prediction: Any) -> None:
+    """Raises a `ValueError` for a `[B]` target or prediction: Keras would average weights away."""
+    for name, tensor in (("compute_target", target), ("predict_taken", prediction)):
+        if len(tensor.shape) < 2:
+            raise ValueError(
+                f"`{name}` must return a tensor of shape [B, 1] or [B, N]: a Keras loss takes its "
+                "mean over the last axis before it applies the weights. Received: shape="
+                f"{tuple(tensor.shape)}"
+            )

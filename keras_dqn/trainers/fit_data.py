@@ -1,0 +1,53 @@
+"""Makes a dataset ready for executions of K steps, and checks how many steps are asked for."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_dqn.replay.replay_dataset import ReplayDataset
+
+
+def check_steps(argument: str, dataset: Any, steps: int | None) -> None:
+    """Raises a `ValueError` if an endless dataset comes without its number of steps."""
+    is_dataset = isinstance(dataset, tf.data.Dataset)
+    if is_dataset and steps is None and dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            f"`{argument}` must be given: the dataset is endless and would never finish. "
+            f"Received: {argument}=None"
+        )
+
+
+def check_multiple(steps_per_epoch: int | None, steps_per_execution: int) -> None:
+    """Raises a `ValueError` unless executions fill an epoch."""
+    if steps_per_epoch is not None and steps_per_epoch % steps_per_execution:
+        raise ValueError(
+            "`steps_per_epoch` must be a multiple of `steps_per_execution`. Received: "
+            f"{steps_per_epoch=}, {steps_per_execution=}"
+        )
+
+
+def drawn_in_executions(
+    dataset: Any, steps: int | None, steps_per_execution: int, stacked: bool
+) -> Any:
+    """Returns the dataset that delivers whole executions, or exactly `steps` batches.
+
+    Args:
+        dataset: A `tf.data.Dataset`; anything else is returned as it is.
+        steps: Int or None, the number of batches.
+        steps_per_execution: Int, K.
+        stacked: Bool, whether a `ReplayDataset` shall draw K batches at once.
+
+    Raises:
+        ValueError: If it delivers stacks of another number of batches.
+    """
+    if not isinstance(dataset, tf.data.Dataset):
+        return dataset
+    is_replay = isinstance(dataset, ReplayDataset)
+    if is_replay and dataset.num_batches not in (None, steps_per_execution):
+        raise ValueError(
+            "A `ReplayDataset` of stacks must have a `num_batches` of `steps_per_execution`. "
+            f"Received: num_batches={dataset.num_batches}, {steps_per_execution=}"
+        )
+    if steps is not None and steps % steps_per_execution:
+        return dataset.take(steps)
+    return dataset.stacked(steps_per_execution) if is_replay and stacked else dataset
