@@ -1,5 +1,6 @@
 """Deep Q-learning as plain Keras."""
 
+from keras_dqn.acting.collector import Collector
 from keras_dqn.acting.exploration import Boltzmann, EpsilonGreedy, Greedy
 from keras_dqn.acting.policy import Policy
 from keras_dqn.callbacks.collect_transitions import CollectTransitions
@@ -20,6 +21,7 @@ __all__ = [
     "DQN",
     "Boltzmann",
     "CollectTransitions",
+    "Collector",
     "EpsilonGreedy",
     "EvaluatePolicy",
     "ExponentialSchedule",

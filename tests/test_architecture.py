@@ -16,6 +16,7 @@ LEVELS = {
     "ops": 0,
     "schedules": 0,
     "soft_update": 0,
+    "stateful": 0,
     "spaces": 0,
     "networks": 1,
     "replay": 1,

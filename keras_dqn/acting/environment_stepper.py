@@ -10,7 +10,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from keras_dqn.spaces.env_spaces import Environment, check_discrete, num_envs_of, single_spaces
+from keras_dqn.acting.exploration import Exploration
+from keras_dqn.spaces.action_spec import ActionSpec
+from keras_dqn.spaces.env_spaces import Environment, num_envs_of, single_spaces
 
 _STEPPED = np.ones(1, bool)
 _STEPPED.flags.writeable = False
@@ -21,7 +23,7 @@ class Step(NamedTuple):
 
     Attributes:
         observation: `[E, ...]`, what the actions were chosen from.
-        action: `[E]` int64, 0-based.
+        action: `[E]` int64, as `env.step` took them.
         reward: `[E]` float64.
         terminated: `[E]` bool.
         truncated: `[E]` bool.
@@ -48,12 +50,11 @@ class EnvironmentStepper:
     def __init__(self, env: Environment) -> None:
         self.env: Any = env
         self.observation_space, self.action_space = single_spaces(env)
-        check_discrete(self.action_space)
-        self.action_start = int(self.action_space.start)
-        self.num_actions = int(self.action_space.n)
+        self.action_spec = ActionSpec(self.action_space)
         self.num_envs = num_envs_of(env)
         self._vectorized = isinstance(env, VectorEnv)
         self._mode = _autoreset_mode(env) if self._vectorized else None
+        self._resetting = np.zeros(self.num_envs, bool)
         self.observation: Any = None
 
     def reset(self, seed: int | None = None) -> None:
@@ -63,11 +64,12 @@ class EnvironmentStepper:
         self._resetting = np.zeros(self.num_envs, bool)
 
     def step(self, action: NDArray[np.int64]) -> Step:
-        """Takes the 0-based actions `[E]`; `observation` is then where the next step starts."""
+        """Takes 0-based actions `[E]`; `observation` is then where the next step starts."""
         if not self._vectorized:
             return self._step_single(int(action[0]))
         before, stepped = self.observation, ~self._resetting
-        after, reward, terminated, truncated, info = self.env.step(action + self.action_start)
+        action = self.action_spec.to_env(action)
+        after, reward, terminated, truncated, info = self.env.step(action)
         ended = (terminated | truncated) & stepped
         final = after = self._own(after)
         if self._mode is AutoresetMode.SAME_STEP and ended.any():
@@ -79,18 +81,28 @@ class EnvironmentStepper:
         self.observation = after
         return Step(before, action, reward, terminated, truncated, final, stepped)
 
-    def check_action_values(self, values: NDArray) -> None:
-        """Raises a `ValueError` unless values are `[E, A]` for the environment's A actions."""
-        if values.shape != (self.num_envs, self.num_actions):
-            raise ValueError(
-                f"The network must give one value for each of the {self.num_actions} actions of "
-                f"{self.action_space}: shape {(self.num_envs, self.num_actions)}. Received: "
-                f"shape={values.shape}"
-            )
+    def step_with(self, policy: Any, exploration: Exploration, rng: np.random.Generator) -> Step:
+        """Takes the actions that an exploration rule chooses by a policy's `action_values`."""
+        values = policy.action_values(self.observation)
+        self.action_spec.check_values(values, self.num_envs)
+        return self.step(exploration(values, rng))
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the last observation and which environments reset themselves next.
+
+        What the environment itself holds is not in it.
+        """
+        return {"observation": _copy(self.observation), "resetting": self._resetting.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes the state that `get_state` returned."""
+        self.observation = _copy(state["observation"])
+        self._resetting = np.array(state["resetting"], bool)
 
     def _step_single(self, action: int) -> Step:
         before = self.observation
-        after, reward, terminated, truncated, _ = self.env.step(action + self.action_start)
+        action = self.action_spec.to_env(action)
+        after, reward, terminated, truncated, _ = self.env.step(action)
         after = self._own(after)
         self.observation = after
         if terminated or truncated:
@@ -110,6 +122,12 @@ class EnvironmentStepper:
         if isinstance(observation, dict):
             return {key: self._own(value) for key, value in observation.items()}
         return np.array(observation) if self._vectorized else np.array(observation)[None]
+
+
+def _copy(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: _copy(value) for key, value in observation.items()}
+    return None if observation is None else np.array(observation)
 
 
 def _autoreset_mode(env: Environment) -> AutoresetMode:

@@ -9,25 +9,91 @@ from typing import Any
 import numpy as np
 
 from keras_dqn.schedules import Schedule
+from keras_dqn.spaces.action_spec import greedy_actions, random_actions
+from keras_dqn.stateful import Stateful
 
 
-class Greedy:
-    """Takes the action of the highest value; ties go to the lowest action."""
+class Exploration:
+    """A rule that chooses actions by their values, and may follow a schedule.
 
-    logs: dict[str, float]
+    Attributes:
+        logs: Dict of names and numbers that a collector puts into the logs of `fit`.
+    """
 
     def __init__(self) -> None:
-        self.logs = {}
+        self.logs: dict[str, float] = {}
 
     def update(self, env_steps: int, episodes: int) -> None:
         """Reads the schedule, if there is one, at these counts."""
 
     def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns `[E]` int64 actions, 0-based, for `[E, A]` action values."""
+        raise NotImplementedError
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns what the schedule gave last; nothing for a rule without one."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes the state that `get_state` returned."""
+
+
+class Greedy(Exploration):
+    """Takes the action of the highest value; ties go to the lowest action."""
+
+    def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns `[E]` int64 actions for `[E, A]` action values."""
-        return q_values.argmax(axis=-1)
+        return greedy_actions(q_values)
 
 
-class EpsilonGreedy(Greedy):
+class ScheduledExploration(Exploration):
+    """A rule with one number that a schedule gives.
+
+    Args:
+        name: String, what the number is called in the logs.
+        schedule: Float or a callable of the step count.
+
+    Attributes:
+        value: Float, what the schedule gave last.
+    """
+
+    def __init__(self, name: str, schedule: Schedule) -> None:
+        super().__init__()
+        self._name = name
+        self._schedule = schedule
+        self.update(0, 0)
+
+    def update(self, env_steps: int, episodes: int) -> None:
+        """Reads the schedule at these counts.
+
+        Raises:
+            ValueError: If its value is outside the range of the rule.
+        """
+        self._take(read_schedule(self._schedule, env_steps, episodes))
+
+    def check(self, value: float) -> None:
+        """Raises a `ValueError` if a value is outside the range of the rule."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns what the schedule gave last, and its own state if it has one."""
+        state: dict[str, Any] = {"value": self.value}
+        if isinstance(self._schedule, Stateful):
+            state["schedule"] = self._schedule.get_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes the state that `get_state` returned."""
+        self._take(state["value"])
+        if isinstance(self._schedule, Stateful):
+            self._schedule.set_state(state["schedule"])
+
+    def _take(self, value: float) -> None:
+        self.check(value)
+        self.value = value
+        self.logs = {self._name: value}
+
+
+class EpsilonGreedy(ScheduledExploration):
     """Takes a uniformly random action with probability epsilon, else the greedy one.
 
     Each environment of a vector tosses a coin of its own.
@@ -50,26 +116,23 @@ class EpsilonGreedy(Greedy):
 
     def __init__(self, epsilon: Schedule) -> None:
         self.epsilon = epsilon
-        self.update(0, 0)
+        super().__init__("epsilon", epsilon)
 
-    def update(self, env_steps: int, episodes: int) -> None:
-        """Reads epsilon at these counts."""
-        value = read_schedule(self.epsilon, env_steps, episodes)
+    def check(self, value: float) -> None:
+        """Raises a `ValueError` if epsilon is outside [0, 1]."""
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"`epsilon` must be in [0, 1]. Received: epsilon={value}")
-        self.logs = {"epsilon": value}
 
     def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns `[E]` int64 actions for `[E, A]` action values."""
-        actions = q_values.argmax(axis=-1)
-        explores = rng.random(len(actions)) < self.logs["epsilon"]
-        num_explores = np.count_nonzero(explores)
-        if num_explores:
-            actions[explores] = rng.integers(q_values.shape[-1], size=num_explores)
+        actions = greedy_actions(q_values)
+        explores = rng.random(len(actions)) < self.value
+        if np.count_nonzero(explores):
+            actions[explores] = random_actions(q_values[explores], rng)
         return actions
 
 
-class Boltzmann(Greedy):
+class Boltzmann(ScheduledExploration):
     """Draws each action with a probability that grows with its value.
 
     ```
@@ -89,22 +152,19 @@ class Boltzmann(Greedy):
 
     def __init__(self, temperature: Schedule) -> None:
         self.temperature = temperature
-        self.update(0, 0)
+        super().__init__("temperature", temperature)
 
-    def update(self, env_steps: int, episodes: int) -> None:
-        """Reads the temperature at these counts."""
-        value = read_schedule(self.temperature, env_steps, episodes)
+    def check(self, value: float) -> None:
+        """Raises a `ValueError` if the temperature is not above 0 and finite."""
         if not 0.0 < value < np.inf:
             raise ValueError(
                 f"`temperature` must be above 0 and finite. Received: temperature={value}"
             )
-        self.logs = {"temperature": value}
 
     def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns `[E]` int64 actions for `[E, A]` action values."""
         # The Gumbel-max trick: the argmax of perturbed logits is a draw from their softmax.
-        logits = q_values / self.logs["temperature"]
-        return (logits + rng.gumbel(size=q_values.shape)).argmax(axis=-1)
+        return greedy_actions(q_values / self.value + rng.gumbel(size=q_values.shape))
 
 
 def read_schedule(schedule: Schedule, env_steps: int, episodes: int) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from keras_dqn.acting.agent import Agent
 from keras_dqn.acting.compiled_program import CompiledProgram
 from keras_dqn.acting.litert_program import LiteRTProgram, why_not_litert
+from keras_dqn.spaces.action_spec import greedy_actions
 
 
 class Policy:
@@ -45,7 +46,7 @@ class Policy:
 
     def __call__(self, observation: Any) -> NDArray[np.int64]:
         """Returns the greedy actions, `[E]` int64, 0-based, for observations `[E, ...]`."""
-        return self.action_values(observation).argmax(axis=-1)
+        return greedy_actions(self.action_values(observation))
 
     def action_values(self, observation: Any) -> NDArray[np.float32]:
         """Returns `[E, A]` float32 for observations `[E, ...]` (or a dict of such)."""

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_dqn.acting.environment_stepper import EnvironmentStepper
+from keras_dqn.acting.exploration import Greedy
 from keras_dqn.acting.policy import policy_of
 from keras_dqn.spaces.env_spaces import Environment
 
@@ -49,12 +50,14 @@ class EvaluatePolicy(keras.callbacks.Callback):
             raise ValueError(f"`episodes` must be at least 1. Received: {episodes=}")
         if validation_freq < 1:
             raise ValueError(f"`validation_freq` must be at least 1. Received: {validation_freq=}")
-        self._loop = EnvironmentStepper(env)
+        self._stepper = EnvironmentStepper(env)
         self.env = env
         self.episodes = episodes
         self.validation_freq = validation_freq
         self.seed = seed
         self.episode_returns = np.zeros(0)
+        self._greedy = Greedy()
+        self._rng = np.random.default_rng(seed)  # a greedy choice draws nothing
         self._policy: Any = None
         self._policy_model: Any = None
 
@@ -75,13 +78,13 @@ class EvaluatePolicy(keras.callbacks.Callback):
             Float, the mean return. Those of the episodes are in `episode_returns`, `[episodes]`.
         """
         policy = self._policy_of(model)
-        self._loop.reset(self.seed)
-        num_envs = self._loop.num_envs
+        self._stepper.reset(self.seed)
+        num_envs = self._stepper.num_envs
         shares = (self.episodes + np.arange(num_envs)[::-1]) // num_envs
         returns: list[float] = []
         running = np.zeros(num_envs)
         while len(returns) < self.episodes:
-            step = self._loop.step(self._greedy(policy))
+            step = self._stepper.step_with(policy, self._greedy, self._rng)
             running += step.reward * step.stepped
             for e in np.flatnonzero((step.terminated | step.truncated) & step.stepped):
                 if shares[e] > 0:
@@ -98,7 +101,10 @@ class EvaluatePolicy(keras.callbacks.Callback):
             self._policy.refresh()
         return self._policy
 
-    def _greedy(self, policy: Any) -> np.ndarray:
-        values = policy.action_values(self._loop.observation)
-        self._loop.check_action_values(values)
-        return values.argmax(axis=-1)
+    def get_state(self) -> dict[str, Any]:
+        """Returns the returns of the last evaluation."""
+        return {"episode_returns": self.episode_returns.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes the state that `get_state` returned."""
+        self.episode_returns = np.array(state["episode_returns"], float)

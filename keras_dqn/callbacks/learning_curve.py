@@ -72,6 +72,18 @@ class LearningCurve(keras.callbacks.Callback):
                     values.append(value)
         self._draw("environment steps" if "env_steps" in logs else "epochs")
 
+    def get_state(self) -> dict[str, Any]:
+        """Returns the curves so far."""
+        curves = {name: [list(axis) for axis in curve] for name, curve in self._curves.items()}
+        return {"epochs": self._epochs, "curves": curves}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes the state that `get_state` returned."""
+        self._epochs = state["epochs"]
+        self._curves = {
+            name: (list(steps), list(values)) for name, (steps, values) in state["curves"].items()
+        }
+
     def _draw(self, x_label: str) -> None:
         from matplotlib.figure import Figure
 

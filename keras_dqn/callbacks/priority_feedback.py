@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_dqn.replay.protocols import TakesPriorities
 from keras_dqn.trainers.replay_trainer import ReplayTrainer
 
 
@@ -15,10 +16,10 @@ class PriorityFeedback(keras.callbacks.Callback):
     does.
 
     Args:
-        replay: `PrioritizedReplayBuffer`, or whatever has its `update_priorities(keys, td_error)`.
+        replay: `PrioritizedReplayBuffer`, or another buffer that `TakesPriorities`.
 
     Raises:
-        ValueError: If `replay` has no `update_priorities`; when `fit` begins, if the model is no
+        ValueError: If `replay` takes no priorities; when `fit` begins, if the model is no
             `DQN`.
 
     Reference:
@@ -27,7 +28,7 @@ class PriorityFeedback(keras.callbacks.Callback):
 
     def __init__(self, replay: Any) -> None:
         super().__init__()
-        if not hasattr(replay, "update_priorities"):
+        if not isinstance(replay, TakesPriorities):
             raise ValueError(
                 f"`replay` must be a PrioritizedReplayBuffer. Received: replay={replay}"
             )

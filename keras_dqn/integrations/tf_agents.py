@@ -20,10 +20,10 @@ from keras_dqn.integrations.trajectories import (
     trajectory_spec,
     transitions_from_trajectories,
 )
-from keras_dqn.replay.checks import StepChecks, check_sizes
+from keras_dqn.replay.checks import StepChecks, check_sampling, check_sizes
 from keras_dqn.replay.replay_dataset import ReplayDataset
-from keras_dqn.replay.uniform_sampler import check_sampling
-from keras_dqn.spaces.env_spaces import check_discrete, num_envs_of, single_spaces
+from keras_dqn.spaces.action_spec import ActionSpec
+from keras_dqn.spaces.env_spaces import num_envs_of, single_spaces
 from keras_dqn.spaces.observation_spec import ObservationSpec
 
 __all__ = ["INSTALL_COMMAND", "TFAgentsReplayBuffer", "transitions_from_trajectories"]
@@ -68,7 +68,7 @@ class TFAgentsReplayBuffer:
         num_envs: int = 1,
         replay_buffer: Any = None,
     ) -> None:
-        check_discrete(action_space)
+        action_spec = ActionSpec(action_space)
         if (capacity is None) == (replay_buffer is None):
             raise ValueError(
                 "One of `capacity` and `replay_buffer` must be given, not both. Received: "
@@ -77,10 +77,10 @@ class TFAgentsReplayBuffer:
         self.observation_space = observation_space
         self.action_space = action_space
         self.num_envs = num_envs
-        layout = ObservationSpec(observation_space)
-        self._pack = layout.pack
-        self._checks = StepChecks(layout, action_space, num_envs)
-        spec = trajectory_spec(layout, action_space)
+        observation_spec = ObservationSpec(observation_space)
+        self._pack = observation_spec.pack
+        self._checks = StepChecks(observation_spec, action_spec, num_envs)
+        spec = trajectory_spec(observation_spec, action_spec)
         if capacity is not None:
             check_sizes(capacity, num_envs, None, observation_space)
             replay_buffer = _make_replay_buffer(spec, num_envs, capacity // num_envs)
@@ -211,7 +211,14 @@ class TFAgentsReplayBuffer:
         """
         return ReplayDataset(self, batch_size, gamma=gamma, n_step=n_step)
 
-    def sample(self, batch_size: int, *, gamma: float = 0.99, n_step: int = 1) -> tuple:
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        gamma: float = 0.99,
+        n_step: int = 1,
+        num_batches: int | None = None,
+    ) -> tuple:
         """Draws windows of n steps from the frames, as the triple that `fit` unpacks, in NumPy.
 
         TensorFlow's global seed (`keras.utils.set_random_seed`) determines the draws.
@@ -220,6 +227,7 @@ class TFAgentsReplayBuffer:
             batch_size: Int, B, at least 1.
             gamma: Float in [0, 1], the discount of a step. Defaults to `0.99`.
             n_step: Int, n, at least 1. Defaults to `1`.
+            num_batches: Int K or None; with K, a stack `[K, B, ...]` is drawn. Defaults to `None`.
 
         Returns:
             As `ReplayBuffer.sample`; all weights are 0 if only boundary frames were drawn.
@@ -228,7 +236,12 @@ class TFAgentsReplayBuffer:
             ValueError: If an argument is outside its range.
             RuntimeError: If no window can be drawn yet.
         """
-        check_sampling(batch_size, gamma, n_step)
+        check_sampling(batch_size, gamma, n_step, num_batches)
+        if num_batches is not None:
+            batches = [
+                self.sample(batch_size, gamma=gamma, n_step=n_step) for _ in range(num_batches)
+            ]
+            return keras.tree.map_structure(lambda *columns: np.stack(columns), *batches)
         if len(self) < self.num_envs * (n_step + 1):
             raise RuntimeError(
                 f"The replay buffer holds no complete window of {n_step} steps yet: add more "

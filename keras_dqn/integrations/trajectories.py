@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_dqn.replay.checks import check_sampling
 from keras_dqn.replay.replay_dataset import never_ahead
-from keras_dqn.replay.uniform_sampler import check_sampling
+from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.observation_spec import ObservationSpec
 
 INSTALL_COMMAND = (
@@ -111,7 +112,7 @@ def _check_trajectories(trajectory: Any, element_spec: Any) -> None:
         )
 
 
-def trajectory_spec(layout: ObservationSpec, action_space: Any) -> Any:
+def trajectory_spec(observation_spec: ObservationSpec, action_spec: ActionSpec) -> Any:
     """Returns the TF-Agents spec of one frame.
 
     Raises:
@@ -122,12 +123,12 @@ def trajectory_spec(layout: ObservationSpec, action_space: Any) -> Any:
         from tf_agents.trajectories import Trajectory
     except ModuleNotFoundError as error:
         raise ImportError(f"`TFAgentsReplayBuffer` needs TF-Agents: {INSTALL_COMMAND}") from error
-    leaves = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in layout.leaves]
+    leaves = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in observation_spec.leaves]
     step_type = tf.TensorSpec((), tf.int32)
     return Trajectory(
         step_type=step_type,
-        observation=layout.pack(leaves),
-        action=BoundedTensorSpec((), tf.int64, 0, int(action_space.n) - 1),
+        observation=observation_spec.pack(leaves),
+        action=BoundedTensorSpec((), tf.int64, 0, action_spec.num_actions - 1),
         policy_info=(),
         next_step_type=step_type,
         reward=tf.TensorSpec((), tf.float32),

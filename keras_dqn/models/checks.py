@@ -4,8 +4,11 @@ from typing import Any
 
 import keras
 
+from keras_dqn.replay.protocols import Replay
+from keras_dqn.spaces.action_spec import ActionSpec
 
-def check_network_fits(agent: Any, replay: Any) -> None:
+
+def check_network_fits(agent: Any, replay: Replay) -> None:
     """Builds an agent for a buffer's observations, unless it is built, and checks its outputs.
 
     Args:
@@ -29,7 +32,7 @@ def check_network_fits(agent: Any, replay: Any) -> None:
             f"{inputs}, which it refuses: {error}"
         ) from error
     num_values = agent.q_values(outputs).shape[-1]
-    num_actions = int(replay.action_space.n)
+    num_actions = ActionSpec(replay.action_space).num_actions
     if num_values != num_actions:
         raise ValueError(
             f"`network` must give one value for each of the {num_actions} actions of the "

@@ -12,6 +12,7 @@ from keras_dqn.acting.export import write_policy
 from keras_dqn.acting.policy import Policy
 from keras_dqn.models.checks import check_network_fits, check_ranks
 from keras_dqn.models.target_network_model import TargetNetworkModel
+from keras_dqn.spaces.action_spec import greedy_actions
 from keras_dqn.trainers.backend import compiled
 from keras_dqn.trainers.batch import Batch, unpack_batch
 
@@ -248,7 +249,7 @@ class DQN(TargetNetworkModel):
         is_one = keras.tree.flatten(observation)[0].ndim == self._observation_rank
         if is_one:
             observation = keras.tree.map_structure(lambda array: array[None], observation)
-        actions = self._compiled_values(observation).numpy().argmax(axis=-1)
+        actions = greedy_actions(self._compiled_values(observation).numpy())
         return np.asarray(actions[0] if is_one else actions)
 
     @cached_property

@@ -1,10 +1,11 @@
-"""What `ReplayBuffer.add` asks of a step: arrays that lead with `[E]` in, checked ones out."""
+"""What a replay buffer asks of its arguments; steps are arrays that lead with `[E]`."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.observation_spec import ObservationSpec, add_axis
 
 _LARGEST_REWARD = float(np.finfo(np.float32).max)
@@ -16,22 +17,21 @@ class StepChecks:
     """Refuses what does not fit the spaces.
 
     Args:
-        layout: `ObservationSpec` of one environment's observations.
-        action_space: `gymnasium.spaces.Discrete`.
+        observation_spec: `ObservationSpec` of one environment's observations.
+        action_spec: `ActionSpec`.
         num_envs: Int, E.
         frame_stack: Int or None, how many frames an observation stacks. Defaults to `None`.
     """
 
     def __init__(
         self,
-        layout: ObservationSpec,
-        action_space: Any,
+        observation_spec: ObservationSpec,
+        action_spec: ActionSpec,
         num_envs: int,
         frame_stack: int | None = None,
     ) -> None:
-        self._layout = layout
-        self._action_space = action_space
-        self._first_action, self._num_actions = int(action_space.start), int(action_space.n)
+        self._observation_spec = observation_spec
+        self._action_spec = action_spec
         self._num_envs = num_envs
         self._frame_stack = frame_stack
 
@@ -57,12 +57,15 @@ class StepChecks:
         if self._num_envs == 1 and reward.ndim == 0:
             observation, next_observation = add_axis(observation), add_axis(next_observation)
             action, reward, terminated, truncated = [action], [reward], [terminated], [truncated]
-        observations = self._layout.check("observation", observation, self._num_envs)
+        check = self._observation_spec.check
+        observations = check("observation", observation, self._num_envs)
         actions = self._actions(action)
         rewards = self._rewards(reward)
         terminated = self._booleans("terminated", terminated)
         truncated = self._booleans("truncated", truncated)
-        next_observations = self._layout.check("next_observation", next_observation, self._num_envs)
+        next_observations = self._observation_spec.check(
+            "next_observation", next_observation, self._num_envs
+        )
         stepped = None if where is None else self._booleans("where", where)
         if self._frame_stack is not None:
             self._stacks(observations[0], next_observations[0], stepped)
@@ -70,11 +73,7 @@ class StepChecks:
 
     def _actions(self, action: Any) -> list[int]:
         """Returns the 0-based actions."""
-        first = self._first_action
-        actions = [a - first for a in self._numbers("action", action, _INTEGER)]
-        if min(actions) < 0 or max(actions) >= self._num_actions:
-            raise ValueError(f"`action` must be in {self._action_space}. Received: action={action}")
-        return actions
+        return self._action_spec.from_env(self._numbers("action", action, _INTEGER))
 
     def _rewards(self, reward: Any) -> list[float]:
         """Returns the rewards, all finite in float32."""
@@ -132,3 +131,17 @@ def check_sizes(capacity: int, num_envs: int, frame_stack: int | None, space: An
             f"`FrameStackObservation` makes them. Received: {frame_stack=}, "
             f"observation_space={space}"
         )
+
+
+def check_sampling(
+    batch_size: int, gamma: float, n_step: int, num_batches: int | None = None
+) -> None:
+    """Raises a `ValueError` if an argument of `sample` or `dataset` is outside its range."""
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
+    if not 0.0 <= gamma <= 1.0:
+        raise ValueError(f"`gamma` must be in [0, 1]. Received: gamma={gamma}")
+    if n_step < 1:
+        raise ValueError(f"`n_step` must be at least 1. Received: n_step={n_step}")
+    if num_batches is not None and num_batches < 1:
+        raise ValueError(f"`num_batches` must be at least 1. Received: {num_batches=}")

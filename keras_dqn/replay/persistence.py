@@ -11,7 +11,7 @@ from keras_dqn.spaces.space_config import space_from_config, space_to_config
 
 def save(buffer: Any, path: str | os.PathLike) -> None:
     """Writes a buffer to an HDF5 file."""
-    counters, arrays = buffer.get_state()
+    counters, arrays = buffer.counters(), buffer.arrays()
     used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
     hdf5.write_file(os.fspath(path), _header(buffer, counters), arrays, used)
 
@@ -22,7 +22,7 @@ def flush(buffer: Any) -> None:
         raise ValueError(
             "`flush` is for `storage='memmap'`; `save(path)` writes a buffer in memory to a file."
         )
-    counters, arrays = buffer.get_state()
+    counters, arrays = buffer.counters(), buffer.arrays()
     buffer.storage.write(_header(buffer, counters), arrays)
 
 
@@ -47,15 +47,38 @@ def load(cls: Any, path: str | os.PathLike, env: Any, kwargs: dict[str, Any]) ->
     if directory is not None:
         config.update(storage="memmap", directory=directory)
     buffer = cls(config.pop("capacity"), *spaces, **config)
-    _, arrays = buffer.get_state()
+    arrays = buffer.arrays()
     counters = header["counters"]
     if directory is None:
         used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
         hdf5.read_arrays(path, arrays, used)
     else:
         directory.read(arrays, counters)
-    buffer.set_counters(counters)
+    buffer.restored(counters)
     return buffer
+
+
+def get_state(buffer: Any) -> dict[str, Any]:
+    """Returns a buffer's state, copied; see `ReplayBuffer.get_state`."""
+    counters = buffer.counters()
+    return {**counters, "arrays": {name: a.copy() for name, a in buffer.arrays().items()}}
+
+
+def set_state(buffer: Any, state: dict[str, Any]) -> None:
+    """Gives a buffer the state of another one; see `ReplayBuffer.set_state`."""
+    own, received = buffer.arrays(), state["arrays"]
+    kinds = [
+        {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
+        for arrays in (own, received)
+    ]
+    if kinds[0] != kinds[1] or not {*buffer.counters()} <= {*state}:
+        raise ValueError(
+            "`state` must be of a buffer of the same class, capacity and spaces, with arrays "
+            f"{kinds[0]}. Received: arrays {kinds[1]}"
+        )
+    for name, array in own.items():
+        array[:] = received[name]
+    buffer.restored(state)
 
 
 def _header(buffer: Any, counters: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """What decides how often each slot of a prioritized buffer is drawn: by priority or by its rank."""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dqn.replay.protocols import Priorities
 from keras_dqn.replay.sum_tree import SumTree
 
 _SORTED_AT_ONCE = 10_000
@@ -52,7 +53,7 @@ class Proportional:
         return {"priority_value": self._tree.leaves}
 
     def restored(self) -> None:
-        """Is told that the arrays of `arrays` were written to."""
+        """Derives the rest, once the arrays of `arrays` were written to."""
         self._tree.rebuild()
 
 
@@ -106,7 +107,7 @@ class RankBased:
         return {"priority": self._priorities}
 
     def restored(self) -> None:
-        """Is told that the arrays of `arrays` were written to."""
+        """Derives the rest, once the arrays of `arrays` were written to."""
         self._sort()
 
     def _write(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:
@@ -126,4 +127,7 @@ class RankBased:
         self._num_changed = 0
 
 
-VARIANTS: dict[str, Any] = {"proportional": Proportional, "rank": RankBased}
+VARIANTS: dict[str, Callable[[int, float], Priorities]] = {
+    "proportional": Proportional,
+    "rank": RankBased,
+}

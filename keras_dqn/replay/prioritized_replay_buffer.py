@@ -1,4 +1,4 @@
-"""Prioritized experience replay: transitions are drawn the oftener the larger their TD error is."""
+"""Prioritized experience replay: transitions with larger TD errors are drawn more often."""
 
 import warnings
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from keras_dqn.replay.priorities import VARIANTS
 from keras_dqn.replay.prioritized_sampler import PrioritizedSampler, check_beta
 from keras_dqn.replay.replay_buffer import ReplayBuffer
-from keras_dqn.replay.uniform_sampler import stacked
 
 _MAX_BATCHES_WITHOUT_FEEDBACK = 100
 
@@ -31,6 +30,9 @@ class PrioritizedReplayBuffer(ReplayBuffer):
     largest of their own batch. `fit` on its `dataset` feeds the TD errors back by itself after each
     execution: with `steps_per_execution=1` the priorities are exact, with K they are those from the
     start of the execution. In a loop of your own call `update_priorities`.
+
+    `sample` gives a transition a `key` too, `[B]` int64, which names it for `update_priorities`;
+    the weights are the importance weights, and each batch of a stack has strata of its own.
 
     Ranks are exact up to 10,000 transitions. Above, all are sorted anew when a twentieth of the
     priorities has changed, and until then a changed one takes the rank that its priority had in the
@@ -81,7 +83,9 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         self.epsilon = epsilon
         self.variant = variant
         priorities = VARIANTS[variant](self._rings.num_slots, alpha)
-        self._sampler = PrioritizedSampler(self._rings, self._rng, priorities, beta)
+        self._sampler: PrioritizedSampler = PrioritizedSampler(
+            self._rings, self._rng, priorities, beta
+        )
         self._batches_without_feedback = 0
         self._warned = False
 
@@ -137,36 +141,6 @@ class PrioritizedReplayBuffer(ReplayBuffer):
             )
         self._batches_without_feedback += num_batches
 
-    # Drawing
-
-    def sample(
-        self,
-        batch_size: int,
-        *,
-        gamma: float = 0.99,
-        n_step: int = 1,
-        num_batches: int | None = None,
-    ) -> tuple:
-        """Draws transitions by priority, with replacement, as the triple that `fit` unpacks.
-
-        Args:
-            batch_size: As in `ReplayBuffer.sample`.
-            gamma: As in `ReplayBuffer.sample`.
-            n_step: As in `ReplayBuffer.sample`.
-            num_batches: Int K or None. With K, a stack `[K, B, ...]` of batches, each with strata
-                and weights of its own. Defaults to `None`.
-
-        Returns:
-            As `ReplayBuffer.sample`; the transition also has `key` `[B]` int64, which names a
-            stored transition for `update_priorities`, and the weights are the importance weights.
-
-        Raises:
-            ValueError: If an argument is outside its range.
-            RuntimeError: If no transition can be drawn yet.
-        """
-        batches = self._sample(num_batches or 1, batch_size, gamma, n_step)
-        return batches if num_batches is None else stacked(batches, num_batches)
-
     def _columns(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> dict[str, NDArray]:
         return {"key": row * self.num_envs + env}
 
@@ -177,20 +151,23 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         own = {name: getattr(self, name) for name in ("alpha", "epsilon", "variant")}
         return {**super().get_config(), **own, "beta": None if callable(self.beta) else self.beta}
 
-    def get_state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
-        """Returns what changes: counters that JSON can hold, and arrays of one entry a slot."""
+    def counters(self) -> dict[str, Any]:
+        """Returns the part of the state that JSON can hold."""
         self._sampler.take_new_rows()
-        counters, arrays = super().get_state()
-        priorities = self._sampler.priorities
         own = {
             "updates": self.updates,
-            "largest_priority": priorities.largest,
-            "seen_heads": counters["heads"],
+            "largest_priority": self._sampler.priorities.largest,
+            "seen_heads": list(self._rings.heads_list),
         }
-        return {**counters, **own}, {**arrays, **priorities.arrays()}
+        return {**super().counters(), **own}
 
-    def set_counters(self, counters: dict[str, Any]) -> None:
-        """Takes the counters of `get_state`, once its arrays were written to."""
-        super().set_counters(counters)
+    def arrays(self) -> dict[str, NDArray]:
+        """Returns the arrays of the state themselves, one entry a slot."""
+        self._sampler.take_new_rows()
+        return {**super().arrays(), **self._sampler.priorities.arrays()}
+
+    def restored(self, counters: dict[str, Any]) -> None:
+        """Takes counters and derives the rest, once the `arrays` were written to."""
+        super().restored(counters)
         self._sampler.updates = counters["updates"]
         self._sampler.restored(counters["largest_priority"], counters["seen_heads"])

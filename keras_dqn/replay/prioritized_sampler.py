@@ -1,12 +1,12 @@
 """Which rows of a prioritized replay buffer are drawn, and the weights that correct for it."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.replay.n_step import BOUNDARY
+from keras_dqn.replay.protocols import Priorities
 from keras_dqn.replay.rings import Rings
 from keras_dqn.replay.uniform_sampler import Rows, UniformSampler
 
@@ -25,7 +25,7 @@ class PrioritizedSampler(UniformSampler):
         self,
         rings: Rings,
         rng: np.random.Generator,
-        priorities: Any,
+        priorities: Priorities,
         beta: float | Callable[[int], float],
     ) -> None:
         super().__init__(rings, rng)
@@ -49,7 +49,7 @@ class PrioritizedSampler(UniformSampler):
         self._seen_heads = heads
 
     def restored(self, largest_priority: float, seen_heads: list[int]) -> None:
-        """Is told that the arrays were written to; the priorities are those below `seen_heads`."""
+        """Restores the state after loading; rows up to `seen_heads` already have priorities."""
         self.priorities.largest = largest_priority
         self.priorities.restored()
         self._seen_heads = np.array(seen_heads, np.int64)

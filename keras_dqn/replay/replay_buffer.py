@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.replay import persistence
-from keras_dqn.replay.checks import StepChecks, check_sizes
+from keras_dqn.replay.checks import StepChecks, check_sampling, check_sizes
+from keras_dqn.replay.gather import gather
 from keras_dqn.replay.n_step import TERMINATED, TRUNCATED, Windows
+from keras_dqn.replay.protocols import Sampler
 from keras_dqn.replay.rings import make_rings
 from keras_dqn.replay.storage import allocator
-from keras_dqn.replay.uniform_sampler import UniformSampler, check_sampling
-from keras_dqn.spaces.env_spaces import check_discrete, num_envs_of, single_spaces
+from keras_dqn.replay.uniform_sampler import UniformSampler
+from keras_dqn.spaces.action_spec import ActionSpec
+from keras_dqn.spaces.env_spaces import num_envs_of, single_spaces
 from keras_dqn.spaces.observation_spec import ObservationSpec
 
 if TYPE_CHECKING:
@@ -75,7 +78,6 @@ class ReplayBuffer:
         directory: Any = None,
         seed: int | None = None,
     ) -> None:
-        check_discrete(action_space)
         self.capacity = capacity
         self.observation_space = observation_space
         self.action_space = action_space
@@ -85,12 +87,12 @@ class ReplayBuffer:
         check_sizes(capacity, num_envs, frame_stack, observation_space)
         self.storage = allocator(storage, directory)
         self._rng = np.random.default_rng(seed)
-        self._layout = ObservationSpec(observation_space)
-        self._checks = StepChecks(self._layout, action_space, num_envs, frame_stack)
+        self._observation_spec = spec = ObservationSpec(observation_space)
+        self._checks = StepChecks(spec, ActionSpec(action_space), num_envs, frame_stack)
         self._rings = make_rings(
-            num_envs, capacity // num_envs, self._layout.leaves, frame_stack, self.storage.allocate
+            num_envs, capacity // num_envs, spec.leaves, frame_stack, self.storage.allocate
         )
-        self._sampler: Any = UniformSampler(self._rings, self._rng)
+        self._sampler: Sampler = UniformSampler(self._rings, self._rng)
 
     @classmethod
     def from_env(
@@ -107,7 +109,7 @@ class ReplayBuffer:
         return cls(capacity, observation_space, action_space, num_envs=num_envs_of(env), **kwargs)
 
     def __len__(self) -> int:
-        """Returns the number of stored transitions; boundary rows are none."""
+        """Returns the number of stored transitions; boundary rows do not count."""
         return self._rings.num_transitions
 
     @property
@@ -162,8 +164,15 @@ class ReplayBuffer:
 
     # Drawing
 
-    def sample(self, batch_size: int, *, gamma: float = 0.99, n_step: int = 1) -> tuple:
-        """Draws transitions uniformly, with replacement, as the triple that `fit` unpacks.
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        gamma: float = 0.99,
+        n_step: int = 1,
+        num_batches: int | None = None,
+    ) -> tuple:
+        """Draws transitions, with replacement, as the triple that `fit` unpacks.
 
         Only starts whose window is complete are drawn: n steps are stored, or the episode ended
         within them.
@@ -172,6 +181,7 @@ class ReplayBuffer:
             batch_size: Int, B, at least 1.
             gamma: Float in [0, 1], the discount of a step. Defaults to `0.99`.
             n_step: Int, n, at least 1. Defaults to `1`.
+            num_batches: Int K or None; with K, a stack `[K, B, ...]` is drawn. Defaults to `None`.
 
         Returns:
             `(observation, transition, weight)`: `[B, ...]` of the space's dtype (or a dict of
@@ -183,32 +193,21 @@ class ReplayBuffer:
             ValueError: If an argument is outside its range.
             RuntimeError: If no transition can be drawn yet.
         """
-        return self._sample(1, batch_size, gamma, n_step)
-
-    def _sample(self, num_batches: int, batch_size: int, gamma: float, n_step: int) -> tuple:
-        """Returns the rows of K batches, `[K * B, ...]`."""
-        check_sampling(batch_size, gamma, n_step)
-        return self._gather(batch_size, *self._sampler.draw(num_batches, batch_size, gamma, n_step))
+        check_sampling(batch_size, gamma, n_step, num_batches)
+        lead = (batch_size,) if num_batches is None else (num_batches, batch_size)
+        env, row, window = self._sampler.draw(num_batches or 1, batch_size, gamma, n_step)
+        weights = self._sampler.weights(self._rings.slots(env, row).reshape(-1, batch_size))
+        return *self._gather(env, row, window, lead), weights.reshape(lead).astype(np.float32)
 
     def empty_batch(self) -> tuple:
         """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
         nothing = np.zeros(0, np.int64)
-        return self._gather(1, nothing, nothing, self._rings.windows(nothing, nothing, 1.0, 1))
+        window = self._rings.windows(nothing, nothing, 1.0, 1)
+        return *self._gather(nothing, nothing, window, (0,)), np.zeros(0, np.float32)
 
-    def _gather(
-        self, batch_size: int, env: NDArray[np.int64], row: NDArray[np.int64], window: Windows
-    ) -> tuple:
-        start = self._rings.slots(env, row)
-        transition = {
-            "action": self._rings.actions[start],
-            "reward": window.reward.astype(np.float32),
-            "discount": window.discount.astype(np.float32),
-            "next_observation": self._layout.pack(self._rings.take(env, row + window.steps)),
-            **self._columns(env, row),
-        }
-        observation = self._layout.pack(self._rings.take(env, row))
-        weights = self._sampler.weights(start.reshape(-1, batch_size))
-        return observation, transition, weights.ravel().astype(np.float32)
+    def _gather(self, env: NDArray, row: NDArray, window: Windows, lead: tuple[int, ...]) -> tuple:
+        further = self._columns(env, row)
+        return gather(self._rings, self._observation_spec, env, row, window, further, lead)
 
     def _columns(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> dict[str, NDArray]:
         """Returns further columns of transitions that start in rows `[N]`."""
@@ -275,16 +274,27 @@ class ReplayBuffer:
         names = ("capacity", "num_envs", "frame_stack", "seed")
         return {name: getattr(self, name) for name in names}
 
-    def get_state(self) -> tuple[dict[str, Any], dict[str, NDArray]]:
-        """Returns what changes: counters that JSON can hold, and arrays of one entry a slot."""
-        counters = {
-            "heads": self._rings.heads_list,
-            "runs": self._rings.runs_list,
+    def counters(self) -> dict[str, Any]:
+        """Returns the part of the state that JSON can hold."""
+        return {
+            "heads": list(self._rings.heads_list),
+            "runs": list(self._rings.runs_list),
             "generator": self._rng.bit_generator.state,
         }
-        return counters, self._rings.arrays()
 
-    def set_counters(self, counters: dict[str, Any]) -> None:
-        """Takes the counters of `get_state`, once its arrays were written to."""
+    def arrays(self) -> dict[str, NDArray]:
+        """Returns the arrays of the state themselves, one entry a slot."""
+        return self._rings.arrays()
+
+    def restored(self, counters: dict[str, Any]) -> None:
+        """Takes counters and derives the rest, once `arrays` were written to."""
         self._rings.restore(counters["heads"], counters["runs"])
         self._rng.bit_generator.state = counters["generator"]
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns contents, priorities, counters and the generator's state, all copied."""
+        return persistence.get_state(self)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes such a state; a `ValueError` if it is of another class, size or space."""
+        persistence.set_state(self, state)

@@ -7,7 +7,8 @@ from weakref import WeakKeyDictionary, WeakMethod
 import numpy as np
 import tensorflow as tf
 
-from keras_dqn.replay.uniform_sampler import check_sampling, stacked
+from keras_dqn.replay.checks import check_sampling
+from keras_dqn.replay.protocols import Replay, TakesPriorities
 
 
 class ReplayDataset(tf.data.Dataset):
@@ -17,7 +18,7 @@ class ReplayDataset(tf.data.Dataset):
     moment ago. It is a real `tf.data.Dataset`: `map`, `take` and any `model.fit` work on it.
 
     Args:
-        replay: `ReplayBuffer`, or whatever has its `sample`, `empty_batch` and `action_space`.
+        replay: `ReplayBuffer`, or another `Replay` (see `replay/protocols.py`).
         batch_size: Int, B.
         gamma: Float in [0, 1], the discount of a step. Defaults to `0.99`.
         n_step: Int, n. Defaults to `1`.
@@ -30,16 +31,14 @@ class ReplayDataset(tf.data.Dataset):
 
     def __init__(
         self,
-        replay: Any,
+        replay: Replay,
         batch_size: int,
         *,
         gamma: float = 0.99,
         n_step: int = 1,
         num_batches: int | None = None,
     ) -> None:
-        check_sampling(batch_size, gamma, n_step)
-        if num_batches is not None and num_batches < 1:
-            raise ValueError(f"`num_batches` must be at least 1. Received: {num_batches=}")
+        check_sampling(batch_size, gamma, n_step, num_batches)
         self.replay = replay
         self.batch_size = batch_size
         self.gamma = gamma
@@ -88,20 +87,16 @@ class ReplayDataset(tf.data.Dataset):
             expects_feedback: Bool, whether TD errors are to come back for a prioritized buffer, as
                 they are in training. Defaults to `True`.
         """
-        sampling: dict[str, Any] = {"gamma": self.gamma, "n_step": self.n_step}
-        if self.prioritized:
-            if expects_feedback:
-                self.replay.expect_feedback(self.num_batches or 1)
-            return self.replay.sample(self.batch_size, num_batches=self.num_batches, **sampling)
-        if self.num_batches is None:
-            return self.replay.sample(self.batch_size, **sampling)
-        rows = self.replay.sample(self.batch_size * self.num_batches, **sampling)
-        return stacked(rows, self.num_batches)
+        if expects_feedback and isinstance(self.replay, TakesPriorities):
+            self.replay.expect_feedback(self.num_batches or 1)
+        return self.replay.sample(
+            self.batch_size, gamma=self.gamma, n_step=self.n_step, num_batches=self.num_batches
+        )
 
     @property
     def prioritized(self) -> bool:
         """Whether the buffer takes TD errors as priorities."""
-        return hasattr(self.replay, "update_priorities")
+        return isinstance(self.replay, TakesPriorities)
 
     def _spec_of_sample(self) -> Any:
         lead: tuple[int, ...] = (self.batch_size,)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,7 +53,7 @@ class UniformSampler:
         return np.ones(slots.shape, np.float32)
 
     def _rows(self, count: int, batch_size: int | None = None) -> Rows:
-        """Draws rows: whole batches of a size or, without it, those that replace others."""
+        """Draws `count` rows: full batches if `batch_size` is given, else replacements."""
         # Rings of unequal length are drawn from as if all were the longest: what a shorter one does
         # not hold is no complete window and is drawn again.
         heads = self.rings.heads()
@@ -81,20 +80,3 @@ class UniformSampler:
     def _choose(self, slots: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Returns `count` positions in `slots`."""
         return self.rng.integers(len(slots), size=count)
-
-
-def check_sampling(batch_size: int, gamma: float, n_step: int) -> None:
-    """Raises a `ValueError` if an argument of `sample` or `dataset` is outside its range."""
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
-    if not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"`gamma` must be in [0, 1]. Received: gamma={gamma}")
-    if n_step < 1:
-        raise ValueError(f"`n_step` must be at least 1. Received: n_step={n_step}")
-
-
-def stacked(batches: Any, num_batches: int) -> Any:
-    """Returns arrays `[K * B, ...]` as `[K, B, ...]`."""
-    return keras.tree.map_structure(
-        lambda array: array.reshape(num_batches, -1, *array.shape[1:]), batches
-    )

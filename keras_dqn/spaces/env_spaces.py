@@ -14,7 +14,11 @@ def num_envs_of(env: Environment) -> int:
 
 
 def single_spaces(env: Environment) -> tuple[gym.Space, Any]:
-    """Returns the observation space and the action space of one environment."""
+    """Returns the observation space and the action space of one environment.
+
+    Raises:
+        TypeError: If `env` is no Gymnasium environment.
+    """
     if isinstance(env, VectorEnv):
         return env.single_observation_space, env.single_action_space
     if isinstance(env, gym.Env):
@@ -23,12 +27,3 @@ def single_spaces(env: Environment) -> tuple[gym.Space, Any]:
         "`env` must be a gymnasium.Env or a gymnasium.vector.VectorEnv. "
         f"Received: env={env} of type {type(env)}"
     )
-
-
-def check_discrete(action_space: gym.Space) -> None:
-    """Raises a `ValueError` unless the space is `Discrete`: Q-learning takes a max over actions."""
-    if not isinstance(action_space, gym.spaces.Discrete):
-        raise ValueError(
-            "`action_space` must be gymnasium.spaces.Discrete: Q-learning takes the maximum over "
-            f"a finite set of actions. Received: action_space={action_space}"
-        )

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_dqn.networks.inspection import has_convolutions, layers_of
+from keras_dqn.replay.protocols import TakesPriorities
 from keras_dqn.replay.replay_dataset import ReplayDataset
 from keras_dqn.trainers.batch import unpack_batch
 from keras_dqn.trainers.execution import Execution
@@ -237,7 +238,7 @@ class ReplayTrainer(keras.Model):
         with self._hooks.one_fit():
             if isinstance(x, ReplayDataset):
                 self.check_replay(x.replay)
-                if x.prioritized:
+                if isinstance(x.replay, TakesPriorities):
                     self._refuse_replicas("Priorities cannot be fed back")
                     self.feed_back_to(x.replay.update_priorities)
             x = self._drawn_in_executions(x, steps_per_epoch)

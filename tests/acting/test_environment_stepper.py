@@ -15,7 +15,8 @@ from envs import (
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from keras_dqn.acting.environment_stepper import EnvironmentStepper
-from keras_dqn.spaces.env_spaces import check_discrete, num_envs_of, single_spaces
+from keras_dqn.spaces.action_spec import ActionSpec
+from keras_dqn.spaces.env_spaces import num_envs_of, single_spaces
 
 MODES = [mode.value for mode in AutoresetMode]
 NEXT_STEP, SAME_STEP, DISABLED = (
@@ -32,11 +33,11 @@ def run(loop, num_steps=25, seed=0):
     left_out = 0
     loop.reset()
     for _ in range(num_steps):
-        step = loop.step(rng.integers(loop.num_actions, size=loop.num_envs))
+        step = loop.step(rng.integers(loop.action_spec.num_actions, size=loop.num_envs))
         before, after = counter_of(step.observation), counter_of(step.next_observation)
         left_out += np.count_nonzero(~step.stepped)
         for e in np.flatnonzero(step.stepped):
-            action = int(step.action[e] + loop.action_space.start)
+            action = int(step.action[e])
             ends = bool(step.terminated[e]), bool(step.truncated[e])
             rows[e].append(Row(int(before[e]), action, step.reward[e], *ends, int(after[e])))
     return rows, left_out
@@ -148,7 +149,7 @@ def test_continuous_actions_are_refused():
     with pytest.raises(ValueError, match=r"must be gymnasium.spaces.Discrete.*Received.*Box"):
         EnvironmentStepper(gym.make("Pendulum-v1"))
     with pytest.raises(ValueError, match="Discrete"):
-        check_discrete(gym.spaces.MultiDiscrete([2, 2]))
+        ActionSpec(gym.spaces.MultiDiscrete([2, 2]))
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", None, CountingEnv], ids=["id", "None", "class"])
@@ -159,9 +160,9 @@ def test_what_is_no_environment_is_refused(env):
 
 def test_action_values_that_do_not_fit_are_refused():
     loop = EnvironmentStepper(counting_vector(SAME_STEP, 2))
-    loop.check_action_values(np.zeros((2, 3)))
+    loop.action_spec.check_values(np.zeros((2, 3)), 2)
     with pytest.raises(ValueError, match=r"each of the 3 actions.*shape=\(2, 4\)"):
-        loop.check_action_values(np.zeros((2, 4)))
+        loop.action_spec.check_values(np.zeros((2, 4)), 2)
 
 
 def test_spaces_and_number_of_environments():

@@ -416,7 +416,7 @@ class EventReplay(ReplayBuffer):
         super().add(*args, **kwargs)
 
     def sample(self, batch_size, **kwargs):
-        self.events.append((f"sample {batch_size}", int(self.agent.update_count)))
+        self.events.append((f"sample {kwargs['num_batches']} x {batch_size}", int(self.agent.update_count)))
         return super().sample(batch_size, **kwargs)
 
 
@@ -432,7 +432,7 @@ def test_order_of_events():
     fit(collect, agent, updates=4, epochs=2, callbacks=[evaluate])
 
     def execution(count):
-        return [("collect", count), ("collect", count), ("sample 8", count)]
+        return [("collect", count), ("collect", count), ("sample 2 x 4", count)]
 
     assert replay.events == [
         *[("collect", 0)] * 3,  # the warm-up
@@ -458,8 +458,8 @@ def test_order_of_events_with_overlap():
     fit(collect, agent, updates=4, epochs=2, callbacks=[evaluate])
     # What is drawn is what was there before; all is there when the batch ends.
     names = [name for name, _ in replay.events[3:]]
-    assert names == ["sample 8", "collect", "collect"] * 4
-    samples = [count for name, count in replay.events if name == "sample 8"]
+    assert names == ["sample 2 x 4", "collect", "collect"] * 4
+    samples = [count for name, count in replay.events if name == "sample 2 x 4"]
     assert samples == [0, 2, 4, 6]
     assert held == [(5, 5), (7, 7), (9, 9), (11, 11)]
 

@@ -136,7 +136,7 @@ def test_a_stack_is_one_draw():
     dataset = replay.dataset(4, gamma=0.5, n_step=2).stacked(3)
     assert dataset.element_spec[0] == tf.TensorSpec((3, 4, 1), tf.float32)
     batch = next(iter(dataset))
-    assert replay.calls == [(12, {"gamma": 0.5, "n_step": 2})]
+    assert replay.calls == [(4, {"gamma": 0.5, "n_step": 2, "num_batches": 3})]
     for tensor, spec in zip(*map(tf.nest.flatten, (batch, dataset.element_spec)), strict=True):
         assert tensor.shape == spec.shape
     assert_transitions(batch, 0.5, 2)

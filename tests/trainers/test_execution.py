@@ -159,15 +159,15 @@ def test_replay_dataset_is_drawn_once_per_execution(make_agent, replay, steps_pe
     agent = make_agent(steps_per_execution=steps_per_execution)
     sizes, sample = [], replay.sample
 
-    def counted(batch_size, **kwargs):
-        sizes.append(batch_size)
-        return sample(batch_size, **kwargs)
+    def counted(batch_size, num_batches, **kwargs):
+        sizes.append((num_batches, batch_size))
+        return sample(batch_size, num_batches=num_batches, **kwargs)
 
     replay.sample = counted
     agent.fit(
         replay.dataset(4), steps_per_epoch=8, epochs=2, verbose=0, callbacks=[SoftTargetUpdate()]
     )
-    assert sizes == [4 * steps_per_execution] * (16 // steps_per_execution)
+    assert sizes == [(steps_per_execution, 4)] * (16 // steps_per_execution)
     assert int(agent.update_count) == 16
 
 

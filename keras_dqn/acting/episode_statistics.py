@@ -1,0 +1,70 @@
+"""Returns and lengths of episodes, summed while environments are stepped."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from keras_dqn.acting.environment_stepper import Step
+
+
+class EpisodeStatistics:
+    """Sums rewards per environment and averages over the episodes that ended in the epoch.
+
+    Args:
+        num_envs: Int, E.
+
+    Attributes:
+        means: Dict of `episode_return` and `episode_length`: the last known while no episode has
+            ended in the epoch, NaN before the first.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self.means = {"episode_return": math.nan, "episode_length": math.nan}
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Starts new means; episodes that run go on."""
+        self._num_ended = 0
+        self._sum_of_returns = 0.0
+        self._sum_of_lengths = 0
+
+    def add(self, step: Step) -> int:
+        """Returns how many episodes have ended with this step."""
+        self._returns += step.reward * step.stepped
+        self._lengths += step.stepped
+        ended = (step.terminated | step.truncated) & step.stepped
+        num_ended = int(np.count_nonzero(ended))
+        if not num_ended:
+            return 0
+        self._num_ended += num_ended
+        self._sum_of_returns += float(self._returns[ended].sum())
+        self._sum_of_lengths += int(self._lengths[ended].sum())
+        self._returns[ended] = self._lengths[ended] = 0
+        self.means = {
+            "episode_return": self._sum_of_returns / self._num_ended,
+            "episode_length": self._sum_of_lengths / self._num_ended,
+        }
+        return num_ended
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the sums of episodes that run and of those that ended in the epoch."""
+        return {
+            "returns": self._returns.copy(),
+            "lengths": self._lengths.copy(),
+            "means": dict(self.means),
+            "num_ended": self._num_ended,
+            "sum_of_returns": self._sum_of_returns,
+            "sum_of_lengths": self._sum_of_lengths,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes the state that `get_state` returned."""
+        self._returns = np.array(state["returns"], float)
+        self._lengths = np.array(state["lengths"], np.int64)
+        self.means = dict(state["means"])
+        self._num_ended = state["num_ended"]
+        self._sum_of_returns = state["sum_of_returns"]
+        self._sum_of_lengths = state["sum_of_lengths"]

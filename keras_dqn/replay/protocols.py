@@ -1,0 +1,96 @@
+"""What the rest of the package asks of a replay buffer, and a buffer of its parts."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_dqn.replay.n_step import Windows
+from keras_dqn.replay.sum_tree import SumTree
+
+
+class Replay(Protocol):
+    """A replay buffer: collectors add to it, a `ReplayDataset` draws from it."""
+
+    capacity: int
+    observation_space: gym.Space
+    action_space: gym.Space
+    num_envs: int
+
+    def __len__(self) -> int:
+        """Returns the number of stored transitions."""
+
+    def add(
+        self,
+        observation: Any,
+        action: Any,
+        reward: Any,
+        terminated: Any,
+        truncated: Any,
+        next_observation: Any,
+        *,
+        where: Any = None,
+    ) -> None:
+        """Stores one step of all environments, as `ReplayBuffer.add` says."""
+
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        gamma: float = 0.99,
+        n_step: int = 1,
+        num_batches: int | None = None,
+    ) -> tuple:
+        """Draws a batch, or a stack `[K, B, ...]` of batches, as `ReplayBuffer.sample` says."""
+
+    def empty_batch(self) -> tuple:
+        """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
+
+
+@runtime_checkable
+class TakesPriorities(Protocol):
+    """A buffer that draws by priority: its transitions have a `key`."""
+
+    def update_priorities(self, keys: Any, td_error: Any) -> None:
+        """Takes the TD errors of transitions, as `PrioritizedReplayBuffer` says."""
+
+    def expect_feedback(self, num_batches: int) -> None:
+        """Counts batches drawn whose TD errors are to come back."""
+
+
+class Sampler(Protocol):
+    """Draws the starts of complete windows from the rings of a buffer."""
+
+    def draw(
+        self, num_batches: int, batch_size: int, gamma: float, n_step: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Windows]:
+        """Returns the environments and rows `[K * B]` of starts, and their windows."""
+
+    def weights(self, slots: NDArray[np.int64]) -> NDArray[Any]:
+        """Returns the importance weights `[K, B]` of the starts in slots `[K, B]`."""
+
+
+class Priorities(Protocol):
+    """Decides how often each slot of a prioritized buffer is drawn."""
+
+    largest: float
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+
+    def tree(self) -> SumTree:
+        """Returns the tree to draw from."""
+
+    def set(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:
+        """Sets the priorities `[N]` of slots `[N]`; of one that occurs twice the last counts."""
+
+    def enter(self, slots: NDArray[np.int64], empty: NDArray[np.int64]) -> None:
+        """Gives slots the largest priority there ever was, and `empty` ones none."""
+
+    def arrays(self) -> dict[str, NDArray]:
+        """Returns the arrays to save, one entry a slot."""
+
+    def restored(self) -> None:
+        """Derives the rest, once the arrays of `arrays` were written to."""

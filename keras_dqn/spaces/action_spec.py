@@ -1,0 +1,101 @@
+"""What an action is: its space, its two numberings, its checks, and how one is chosen.
+
+Inside the package actions are 0-based. Environments and `ReplayBuffer.add` take elements of the
+space, which may start elsewhere. Choices are made on the host, over the last axis of `[E, A]`.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ActionSpec:
+    """Knows an action space; nothing else in the package reads it.
+
+    Args:
+        space: `gymnasium.spaces.Discrete`.
+
+    Attributes:
+        num_actions: Int, A.
+        start: Int, the action of the environment that is 0 inside.
+        shape: The shape of one action, `()`.
+
+    Raises:
+        ValueError: If the space is of another kind.
+    """
+
+    shape: tuple[int, ...] = ()
+
+    def __init__(self, space: gym.Space) -> None:
+        if not isinstance(space, gym.spaces.Discrete):
+            raise ValueError(
+                "`action_space` must be gymnasium.spaces.Discrete: Q-learning takes the maximum "
+                f"over a finite set of actions. Received: action_space={space}"
+            )
+        self.space = space
+        self.num_actions = int(space.n)
+        self.start = int(space.start)
+
+    def to_env(self, action: Any) -> Any:
+        """Returns what `env.step` takes, for 0-based actions: an int or an array."""
+        return action + self.start
+
+    def from_env(self, action: list[int]) -> list[int]:
+        """Returns 0-based actions for elements of the space.
+
+        Raises:
+            ValueError: If one is outside the space.
+        """
+        actions = [a - self.start for a in action]
+        if min(actions) < 0 or max(actions) >= self.num_actions:
+            raise ValueError(f"`action` must be in {self.space}. Received: action={action}")
+        return actions
+
+    def check_values(self, values: NDArray, num_envs: int) -> None:
+        """Raises a `ValueError` unless a model's values are `[E, A]`, one for each action."""
+        if values.shape != (num_envs, self.num_actions):
+            raise ValueError(
+                f"The network must give one value for each of the {self.num_actions} actions of "
+                f"{self.space}: shape {(num_envs, self.num_actions)}. Received: "
+                f"shape={values.shape}"
+            )
+
+    def sample(self, rng: np.random.Generator, num_envs: int) -> NDArray[np.int64]:
+        """Returns uniformly random actions, `[E]`, 0-based."""
+        return rng.integers(self.num_actions, size=num_envs)
+
+
+def greedy_actions(values: NDArray, mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """Returns the action of the highest value in each row; ties go to the lowest action.
+
+    Args:
+        values: `[..., A]` float.
+        mask: `[..., A]` bool, True where an action is allowed, or None for all. A row that allows
+            none gives 0. Defaults to `None`.
+
+    Returns:
+        `[...]` int64.
+    """
+    if mask is not None:
+        values = np.where(mask, values, -np.inf)
+    return values.argmax(axis=-1)
+
+
+def random_actions(
+    values: NDArray, rng: np.random.Generator, mask: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Returns a uniformly random action for each row of values.
+
+    Args:
+        values: `[..., A]`, of which only the shape counts.
+        rng: The NumPy generator that draws.
+        mask: `[..., A]` bool, True where an action is allowed, or None for all. Defaults to `None`.
+
+    Returns:
+        `[...]` int64.
+    """
+    if mask is None:
+        return rng.integers(values.shape[-1], size=values.shape[:-1])
+    return greedy_actions(rng.random(values.shape), mask)
