@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_dqn.networks.cloning import clone_network, separate_random_draws
 from keras_dqn.networks.inspection import input_shape_of, layers_of
@@ -154,6 +155,42 @@ class TargetNetworkModel(ReplayTrainer):
             config["network"], custom_objects=custom_objects
         )
         return cls(**{**config, "network": network})
+
+    # State
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns all weights, the seed generators of the layers included, and the optimizer's.
+
+        Metrics are not in it: they start anew in each epoch.
+        """
+        return {
+            "variables": [variable.numpy() for variable in self.variables],
+            "optimizer_variables": [variable.numpy() for variable in self._optimizer_variables()],
+            "target_follows": self.target_follows,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes the state of a model that was made, built and compiled with the same arguments.
+
+        Raises:
+            ValueError: If it has other variables; nothing changes then.
+        """
+        pairs = []
+        for name in ("variables", "optimizer_variables"):
+            own = self.variables if name == "variables" else self._optimizer_variables()
+            shapes = [tuple(variable.shape) for variable in own]
+            received = [np.shape(value) for value in state[name]]
+            if shapes != received:
+                raise ValueError(
+                    f"`state` must hold {name} of the shapes {shapes}. Received: {received}"
+                )
+            pairs += zip(own, state[name], strict=True)
+        for variable, value in pairs:
+            variable.assign(value)
+        self.target_follows = state["target_follows"]
+
+    def _optimizer_variables(self) -> list:
+        return self.optimizer.variables if self.compiled and self.optimizer is not None else []
 
 
 def _without(variables: list, excluded: list) -> list:

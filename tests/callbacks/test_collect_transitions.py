@@ -416,7 +416,9 @@ class EventReplay(ReplayBuffer):
         super().add(*args, **kwargs)
 
     def sample(self, batch_size, **kwargs):
-        self.events.append((f"sample {kwargs['num_batches']} x {batch_size}", int(self.agent.update_count)))
+        self.events.append(
+            (f"sample {kwargs['num_batches']} x {batch_size}", int(self.agent.update_count))
+        )
         return super().sample(batch_size, **kwargs)
 
 
