@@ -33,8 +33,8 @@ class Collector:
     ```
 
     Counts of steps are transitions over all environments; the row with which a vector environment
-    resets itself is none. Environments step together: what `num_steps` leaves over is credit for
-    the next call.
+    resets itself does not count. Environments step together: what `num_steps` leaves over is credit
+    for the next call.
 
     Args:
         env: `gym.Env` or `gym.vector.VectorEnv` of any autoreset mode, `Discrete` actions.

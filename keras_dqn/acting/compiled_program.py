@@ -7,8 +7,6 @@ import keras
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_dqn.trainers.backend import compiled
-
 
 class CompiledProgram:
     """Runs the program for observations of any shape.
@@ -18,7 +16,7 @@ class CompiledProgram:
     """
 
     def __init__(self, values_of: Callable) -> None:
-        self._function = compiled(values_of)
+        self._function = tf.function(values_of, autograph=False, reduce_retracing=True)
         self._weights: list = []
 
     def set_weights(self, weights: list[NDArray]) -> None:

@@ -18,7 +18,7 @@ class CollectTransitions(keras.callbacks.Callback):
 
     Before the first execution it warms the buffer up with uniformly random actions. Counts of
     steps are transitions over all environments; the row with which a vector environment resets
-    itself is none. A later `fit` with the same object continues the running episodes.
+    itself does not count. A later `fit` with the same object continues the running episodes.
 
     It puts into the logs: `env_steps`, all transitions so far; `episode_return` and
     `episode_length`, means over the episodes that ended in this epoch (the last known while none

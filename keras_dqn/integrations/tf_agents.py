@@ -37,8 +37,8 @@ class TFAgentsReplayBuffer:
     TF-Agents' own drivers, agents and checkpoints. Adding costs about a hundred times what it costs
     a `ReplayBuffer`, since each step is a TensorFlow call.
 
-    TF-Agents draws any frame. A boundary frame is no transition: in its row of the batch is another
-    transition of the batch (if there is none, all rows have weight 0).
+    TF-Agents draws any frame. Boundary frames are not transitions; in a batch they are replaced by
+    other transitions drawn with them (without any, all rows have weight 0).
     Windows end where an episode does, at a truncation with the real final observation. All
     environments are written in lockstep: where one needs a boundary frame of its own (autoreset
     modes other than NEXT_STEP), the others get one too, and their windows of several steps end

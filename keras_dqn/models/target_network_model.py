@@ -175,7 +175,7 @@ class TargetNetworkModel(ReplayTrainer):
         Raises:
             ValueError: If it has other variables; nothing changes then.
         """
-        pairs = []
+        pairs: list[tuple] = []
         for name in ("variables", "optimizer_variables"):
             own = self.variables if name == "variables" else self._optimizer_variables()
             shapes = [tuple(variable.shape) for variable in own]

@@ -37,7 +37,7 @@ def _clone(network: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def _clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """Clones a layer of a network that is in the user's hands: its Lambdas need no safe mode."""
+    """Clones a layer. `Lambda` is rebuilt by hand because safe mode would refuse it."""
     if not isinstance(layer, keras.layers.Lambda):
         return type(layer).from_config(layer.get_config())
     return keras.layers.Lambda(

@@ -25,6 +25,9 @@ class ReplayDataset(tf.data.Dataset):
         num_batches: Int or None. If set, each element is a stack `[num_batches, B, ...]` of
             batches, all drawn in one call. Defaults to `None`.
 
+    Attributes:
+        prioritized: Bool, whether the buffer takes TD errors as priorities.
+
     Raises:
         ValueError: If an argument is outside its range.
     """
@@ -40,6 +43,8 @@ class ReplayDataset(tf.data.Dataset):
     ) -> None:
         check_sampling(batch_size, gamma, n_step, num_batches)
         self.replay = replay
+        self._feedback = replay if isinstance(replay, TakesPriorities) else None
+        self.prioritized = self._feedback is not None
         self.batch_size = batch_size
         self.gamma = gamma
         self.n_step = n_step
@@ -87,16 +92,11 @@ class ReplayDataset(tf.data.Dataset):
             expects_feedback: Bool, whether TD errors are to come back for a prioritized buffer, as
                 they are in training. Defaults to `True`.
         """
-        if expects_feedback and isinstance(self.replay, TakesPriorities):
-            self.replay.expect_feedback(self.num_batches or 1)
+        if expects_feedback and self._feedback is not None:
+            self._feedback.expect_feedback(self.num_batches or 1)
         return self.replay.sample(
             self.batch_size, gamma=self.gamma, n_step=self.n_step, num_batches=self.num_batches
         )
-
-    @property
-    def prioritized(self) -> bool:
-        """Whether the buffer takes TD errors as priorities."""
-        return isinstance(self.replay, TakesPriorities)
 
     def _spec_of_sample(self) -> Any:
         lead: tuple[int, ...] = (self.batch_size,)

@@ -139,7 +139,7 @@ class Rings:
             self.observations[i][slot] = leaf[env] if self._frames is None else leaf[env][frame]
 
     def _advance(self, env: int, slot: int, flags: int) -> int:
-        """Takes the row at the head into the ring; the oldest row's slot becomes the new head's."""
+        """Commits the head row and advances the head, to the slot of the oldest row."""
         self.flags[slot] = flags
         head = self.heads_list[env] = self.heads_list[env] + 1
         slot = env * self.ring_size + head % self.ring_size
@@ -211,7 +211,7 @@ def make_rings(
     needed = num_envs * (num_rows + 1) * row
     try:
         if needed > sys.maxsize:
-            raise MemoryError("more than an address can tell apart")
+            raise MemoryError("larger than the address space")
         return Rings(num_envs, num_rows, leaves, frame_stack, allocate)
     except (MemoryError, OSError) as error:  # of files the latter
         raise (MemoryError if isinstance(error, MemoryError) else OSError)(

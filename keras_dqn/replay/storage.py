@@ -21,7 +21,7 @@ class Memory:
         return np.zeros(shape, dtype)
 
     def written(self, heads: list[int], runs: list[bool]) -> None:
-        """Is told the counts after each `add`, of which memory keeps no second copy."""
+        """Does nothing: in memory the counts need no second copy."""
 
 
 class MemmapDirectory:
@@ -100,7 +100,7 @@ class MemmapDirectory:
         counters["runs"] = self._counts[1].astype(bool).tolist()
 
     def _write_anew(self, name: str, write: Callable[[Any], Any]) -> None:
-        """Writes a file such that the old one or the new one is there at any time."""
+        """Replaces a file atomically."""
         unfinished = self.path / f"{name}.partial"
         with open(unfinished, "wb") as file:
             write(file)

@@ -198,7 +198,7 @@ def add_two(replay, before, after, **kwargs):
 
 
 def state(replay):
-    counts, arrays = replay.get_state()
+    counts, arrays = replay.counters(), replay.arrays()
     return repr(counts), {name: array.tobytes() for name, array in arrays.items()}
 
 

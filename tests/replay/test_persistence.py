@@ -96,7 +96,7 @@ def live(steps, num_steps, *replays):
 
 
 def state(replay):
-    counters, arrays = replay.get_state()
+    counters, arrays = replay.counters(), replay.arrays()
     contents = {name: (array.dtype, array.tobytes()) for name, array in arrays.items()}
     spaces = replay.observation_space, replay.action_space
     return json.dumps(counters), contents, replay.get_config(), spaces
@@ -242,7 +242,7 @@ def test_the_file_holds_plain_arrays(path):
     replay = make(PrioritizedReplayBuffer)
     live(random_steps(replay), 100, replay)
     replay.save(path)
-    _, arrays = replay.get_state()
+    arrays = replay.arrays()
     with h5py.File(path, "r") as file:
         assert file.attrs["version"] == 1
         assert file.keys() == {"header", *arrays}
@@ -516,7 +516,7 @@ def test_arrays_are_the_files_of_the_directory(tmp_path):
     del replay
     before = {file.name: file.stat().st_ino for file in (tmp_path / "replay").iterdir()}
     replay = ReplayBuffer.load(tmp_path / "replay")
-    for name, array in replay.get_state()[1].items():
+    for name, array in replay.arrays().items():
         assert isinstance(array, np.memmap)
         assert array.filename == tmp_path / "replay" / f"{name}.npy"
     numbered(replay, [777])

@@ -38,7 +38,7 @@ def test_nbytes_of_all_leaves_and_environments():
     replay = ReplayBuffer(10, space, Discrete(3), num_envs=2)
     # 5 rows and the one to come; 12 bytes, a float32 and an int32; action, reward and flags.
     assert replay.nbytes == 2 * (5 + 1) * ((12 + 4 + 4) + (4 + 4 + 1))
-    assert replay.nbytes == sum(array.nbytes for array in replay.get_state()[1].values())
+    assert replay.nbytes == sum(array.nbytes for array in replay.arrays().values())
 
 
 def test_stacked_frames_are_counted_once():
