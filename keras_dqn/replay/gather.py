@@ -15,9 +15,8 @@ def gather(
     spec: ObservationSpec,
     env: NDArray[np.int64],
     row: NDArray[np.int64],
+    slots: NDArray[np.int64],
     window: Windows,
-    further: dict[str, NDArray],
-    lead: tuple[int, ...],
 ) -> tuple[Any, dict[str, Any]]:
     """Returns the observations and transitions that start in given rows.
 
@@ -26,22 +25,20 @@ def gather(
         spec: The spec of an observation.
         env: `[N]` int64, environments.
         row: `[N]` int64, rows of them.
+        slots: `[N]` int64, where these rows lie.
         window: What follows these rows, `[N]`.
-        further: Further columns of the transitions, `[N]`.
-        lead: The shape that the axis N gets: `(B,)`, or `(K, B)` for a stack.
     """
-
-    def shaped(column: NDArray) -> NDArray:
-        return column.reshape(*lead, *column.shape[1:])
-
-    def observations(row: NDArray[np.int64]) -> Any:
-        return spec.pack([shaped(leaf) for leaf in rings.take(env, row)])
-
     transition = {
-        "action": shaped(rings.actions[rings.slots(env, row)]),
-        "reward": shaped(window.reward.astype(np.float32)),
-        "discount": shaped(window.discount.astype(np.float32)),
-        "next_observation": observations(row + window.steps),
-        **{name: shaped(column) for name, column in further.items()},
+        "action": rings.actions[slots],
+        "reward": window.reward.astype(np.float32),
+        "discount": window.discount.astype(np.float32),
+        "next_observation": spec.pack(rings.take(env, row + window.steps)),
     }
-    return observations(row), transition
+    return spec.pack(rings.take(env, row, slots)), transition
+
+
+def stacked(columns: Any, num_batches: int) -> Any:
+    """Returns (nested dicts of) columns `[K * B, ...]` as `[K, B, ...]`."""
+    if isinstance(columns, dict):
+        return {name: stacked(column, num_batches) for name, column in columns.items()}
+    return columns.reshape(num_batches, -1, *columns.shape[1:])

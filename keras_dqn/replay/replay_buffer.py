@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from keras_dqn.replay import persistence
 from keras_dqn.replay.checks import StepChecks, check_sampling, check_sizes
-from keras_dqn.replay.gather import gather
+from keras_dqn.replay.gather import gather, stacked
 from keras_dqn.replay.n_step import TERMINATED, TRUNCATED, Windows
 from keras_dqn.replay.protocols import Sampler
 from keras_dqn.replay.rings import make_rings
@@ -87,7 +87,7 @@ class ReplayBuffer:
         check_sizes(capacity, num_envs, frame_stack, observation_space)
         self.storage = allocator(storage, directory)
         self._rng = np.random.default_rng(seed)
-        self._observation_spec = spec = ObservationSpec(observation_space)
+        self._spec = spec = ObservationSpec(observation_space)
         self._checks = StepChecks(spec, ActionSpec(action_space), num_envs, frame_stack)
         self._rings = make_rings(
             num_envs, capacity // num_envs, spec.leaves, frame_stack, self.storage.allocate
@@ -194,20 +194,21 @@ class ReplayBuffer:
             RuntimeError: If no transition can be drawn yet.
         """
         check_sampling(batch_size, gamma, n_step, num_batches)
-        lead = (batch_size,) if num_batches is None else (num_batches, batch_size)
         env, row, window = self._sampler.draw(num_batches or 1, batch_size, gamma, n_step)
-        weights = self._sampler.weights(self._rings.slots(env, row).reshape(-1, batch_size))
-        return *self._gather(env, row, window, lead), weights.reshape(lead).astype(np.float32)
+        batch = self._gather(env, row, window, batch_size)
+        return batch if num_batches is None else tuple(stacked(b, num_batches) for b in batch)
 
     def empty_batch(self) -> tuple:
         """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
         nothing = np.zeros(0, np.int64)
-        window = self._rings.windows(nothing, nothing, 1.0, 1)
-        return *self._gather(nothing, nothing, window, (0,)), np.zeros(0, np.float32)
+        return self._gather(nothing, nothing, self._rings.windows(nothing, nothing, 1.0, 1), 1)
 
-    def _gather(self, env: NDArray, row: NDArray, window: Windows, lead: tuple[int, ...]) -> tuple:
-        further = self._columns(env, row)
-        return gather(self._rings, self._observation_spec, env, row, window, further, lead)
+    def _gather(self, env: NDArray, row: NDArray, window: Windows, batch_size: int) -> tuple:
+        rings, slots = self._rings, self._rings.slots(env, row)
+        observation, transition = gather(rings, self._spec, env, row, slots, window)
+        transition |= self._columns(env, row)
+        weights = self._sampler.weights(slots.reshape(-1, batch_size))
+        return observation, transition, weights.ravel().astype(np.float32)
 
     def _columns(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> dict[str, NDArray]:
         """Returns further columns of transitions that start in rows `[N]`."""
@@ -271,8 +272,7 @@ class ReplayBuffer:
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor that are no spaces, as JSON can hold them."""
-        names = ("capacity", "num_envs", "frame_stack", "seed")
-        return {name: getattr(self, name) for name in names}
+        return {n: getattr(self, n) for n in ("capacity", "num_envs", "frame_stack", "seed")}
 
     def counters(self) -> dict[str, Any]:
         """Returns the part of the state that JSON can hold."""

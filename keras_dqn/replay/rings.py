@@ -173,12 +173,17 @@ class Rings:
         heads = self.heads()[env]
         return env, heads - (heads - offset) % self.ring_size
 
-    def take(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> list[NDArray]:
-        """Returns the observations in rows `[B]` of environments `[B]`, one `[B, ...]` a leaf."""
-        if self._frames is None:
-            slots = self.slots(env, row)
-        else:
+    def take(
+        self, env: NDArray[np.int64], row: NDArray[np.int64], slots: Any = None
+    ) -> list[NDArray]:
+        """Returns the observations in rows `[B]` of environments `[B]`, one `[B, ...]` a leaf.
+
+        `slots` `[B]` are those of the rows, if they are known.
+        """
+        if self._frames is not None:
             slots = self.slots(env[:, None], row[:, None] + self._frames)
+        elif slots is None:
+            slots = self.slots(env, row)
         return [np.asarray(leaf).take(slots, axis=0) for leaf in self.observations]
 
     def windows(

@@ -48,9 +48,11 @@ class ActionSpec:
         Raises:
             ValueError: If one is outside the space.
         """
-        actions = [a - self.start for a in action]
-        if min(actions) < 0 or max(actions) >= self.num_actions:
-            raise ValueError(f"`action` must be in {self.space}. Received: action={action}")
+        start, num_actions = self.start, self.num_actions
+        actions = [a - start for a in action]
+        for a in actions:
+            if not 0 <= a < num_actions:
+                raise ValueError(f"`action` must be in {self.space}. Received: action={action}")
         return actions
 
     def check_values(self, values: NDArray, num_envs: int) -> None:
