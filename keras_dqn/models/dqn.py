@@ -14,7 +14,7 @@ from keras_dqn.models.checks import check_network_fits, check_ranks
 from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.spaces.action_spec import greedy_actions
 from keras_dqn.trainers.backend import compiled
-from keras_dqn.trainers.batch import Batch, unpack_batch
+from keras_dqn.trainers.batch import Batch, unpack_batch, with_td_error
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
@@ -164,7 +164,7 @@ class DQN(TargetNetworkModel):
         gradients = tape.gradient(scaled_loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         logs = self._update_metrics(batch, target, loss, outputs, prediction)
-        return {**logs, "td_error": self.priority(target, prediction)}
+        return with_td_error(logs, self.priority(target, prediction))
 
     def test_step(self, data: Any) -> dict:
         """Computes the loss and the metrics on a batch."""

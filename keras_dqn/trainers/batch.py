@@ -40,6 +40,20 @@ def unpack_batch(data: Any) -> Batch:
     return Batch(observation, transition, weight)
 
 
+def with_td_error(logs: dict, td_error: Any) -> dict:
+    """Returns logs of `train_step` with TD errors `[B]`, which the trainer takes out again.
+
+    Raises:
+        ValueError: If a metric has their name.
+    """
+    if "td_error" in logs:
+        raise ValueError(
+            "A metric must not be named `td_error`: under this name `train_step` returns the TD "
+            f"errors of a batch. Received: metrics {sorted(logs)}"
+        )
+    return {**logs, "td_error": td_error}
+
+
 def _refusal(received: str) -> ValueError:
     return ValueError(
         "A batch must be `(observation, transition, weight)`, as `ReplayBuffer.dataset` and "

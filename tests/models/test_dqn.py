@@ -323,6 +323,12 @@ def test_metrics_of_compile_see_target_and_prediction():
     assert logs["mean_squared_error"] == pytest.approx((34.0**2 + 1.0) / 2)
 
 
+def test_a_metric_named_td_error_is_refused(make_batches):
+    agent = linear_agent(metrics=[keras.metrics.MeanAbsoluteError(name="td_error")])
+    with pytest.raises(ValueError, match="A metric must not be named `td_error`"):
+        agent.train_on_batch(*one_batch())
+
+
 def test_rank_1_target_is_refused(make_network, make_batches):
     class Flat(keras_dqn.DQN):
         def compute_target(self, observation, transition):
