@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dqn.files import replaced
+
 _FORMAT = np.bytes_("keras_dqn replay buffer")  # of fixed length: strings carry no checksum
 VERSION = 1
 _CHUNK_BYTES = 1 << 20
@@ -27,9 +29,13 @@ def write_file(path: str, header: dict, arrays: dict[str, NDArray], used: Ranges
         arrays: Arrays of equal length.
         used: List of `(start, stop)`, the entries worth writing; the rest is zeros.
     """
-    partial = f"{path}.partial"
     text = np.frombuffer(json.dumps(header, default=np.generic.item).encode(), np.uint8)
-    with h5py.File(partial, "w", libver=("v110", "v110")) as file:  # 1.10: checksums on metadata
+    with replaced(path) as unfinished:
+        _write(unfinished, text, arrays, used)
+
+
+def _write(path: str, text: NDArray, arrays: dict[str, NDArray], used: Ranges) -> None:
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:  # 1.10: checksums on metadata
         file.attrs["format"] = _FORMAT
         file.attrs["version"] = VERSION
         file.create_dataset("header", data=text, chunks=text.shape, fletcher32=True)
@@ -40,10 +46,6 @@ def write_file(path: str, header: dict, arrays: dict[str, NDArray], used: Ranges
             )
             for start, stop in used:
                 dataset[start:stop] = array[start:stop]
-        file.flush()
-    _flush_to_disk(partial)
-    os.replace(partial, path)
-    _flush_to_disk(os.path.dirname(os.path.abspath(path)))
 
 
 def read_header(path: str) -> dict:
@@ -61,8 +63,8 @@ def read_header(path: str) -> dict:
                 raise _refusal(path, "it was not written by `ReplayBuffer.save`")
             if file.attrs["version"] != VERSION:
                 raise _refusal(path, f"it is of version {file.attrs['version']}, not {VERSION}")
-            return json.loads(file["header"][:].tobytes())
-    except (OSError, KeyError, RuntimeError) as error:
+            return json.loads(_dataset(file, path, "header")[:].tobytes())
+    except (OSError, KeyError, RuntimeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise _refusal(path, f"HDF5 cannot read it ({error})") from error
 
 
@@ -74,9 +76,12 @@ def read_arrays(path: str, arrays: dict[str, NDArray], used: Ranges) -> None:
     """
     with h5py.File(path, "r") as file:
         for name, array in arrays.items():
-            dataset = file.get(name)
-            if dataset is None or dataset.shape != array.shape or dataset.dtype != array.dtype:
+            dataset = _dataset(file, path, name, f", not {array.dtype} {array.shape}")
+            if dataset.shape != array.shape or dataset.dtype != array.dtype:
                 raise _refusal(path, f"its {name!r} is {dataset}, not {array.dtype} {array.shape}")
+            rows = sum(stop - start for start, stop in used)
+            if rows * array[:1].nbytes > dataset.id.get_storage_size():
+                raise _refusal(path, f"its {name!r} holds fewer than the {rows} rows it counts")
             try:
                 for start, stop in used:
                     array[start:stop] = dataset[start:stop]
@@ -84,18 +89,23 @@ def read_arrays(path: str, arrays: dict[str, NDArray], used: Ranges) -> None:
                 raise _refusal(path, f"its {name!r} is damaged ({error})") from error
 
 
+def _dataset(file: h5py.File, path: str, name: str, wanted: str = "") -> h5py.Dataset:
+    """Returns a dataset that lies in the file itself."""
+    try:
+        link = file.get(name, getlink=True)
+        dataset = file[name] if isinstance(link, h5py.HardLink) else None
+        whole = isinstance(dataset, h5py.Dataset) and not (dataset.external or dataset.is_virtual)
+    except (KeyError, OSError, RuntimeError) as error:
+        raise _refusal(path, f"its {name!r} is damaged ({error})") from error
+    if not whole:
+        raise _refusal(path, f"its {name!r} is missing or lies elsewhere{wanted}")
+    return dataset
+
+
 def _refusal(path: str, reason: str) -> ValueError:
     return ValueError(
         f"`path` holds no replay buffer that can be loaded: {reason}. Received: {path=}"
     )
-
-
-def _flush_to_disk(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def used_ranges(heads: list[int], ring_size: int) -> Ranges:

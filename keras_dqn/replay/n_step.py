@@ -72,6 +72,9 @@ def windows(
         reward += np.where(runs, gamma**step * rewards[slot], 0.0)
         last = np.where(runs, flags[slot], last)
         steps += runs
-        runs &= (last & _ENDS) == 0
-    discount = np.where(last & TERMINATED, 0.0, (gamma ** np.arange(n_step + 1))[steps])
+        runs &= ((last & _ENDS) == 0) & complete
+        if not runs.any():
+            break
+    powers = gamma ** np.arange(steps.max(initial=0) + 1)
+    discount = np.where(last & TERMINATED, 0.0, powers[steps])
     return Windows(complete, reward, discount, steps)

@@ -4,7 +4,9 @@ import os
 from typing import Any
 
 from keras_dqn.replay import hdf5
+from keras_dqn.replay.contents import wrong_arrays, wrong_counters
 from keras_dqn.replay.storage import MemmapDirectory
+from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.env_spaces import num_envs_of, single_spaces
 from keras_dqn.spaces.space_config import space_from_config, space_to_config
 
@@ -31,31 +33,69 @@ def load(cls: Any, path: str | os.PathLike, env: Any, kwargs: dict[str, Any]) ->
     path = os.fspath(path)
     directory = MemmapDirectory(path, reopen=True) if os.path.isdir(path) else None
     header = hdf5.read_header(path) if directory is None else directory.read_header()
-    if header.get("version") != hdf5.VERSION:
-        raise ValueError(
-            f"`path` must hold a replay buffer of version {hdf5.VERSION}. Received: path={path!r} "
-            f"of version {header.get('version')}"
-        )
-    if header["class"] != cls.__name__:
-        raise ValueError(
-            f"`path` must hold a {cls.__name__}. Received: path={path!r}, a {header['class']}"
-        )
-    spaces = [space_from_config(header[name]) for name in ("observation_space", "action_space")]
+    _check_header(header, cls, path)
+    try:
+        spaces = [space_from_config(header[name]) for name in ("observation_space", "action_space")]
+        config = dict(header["config"])
+        num_envs = config["num_envs"]
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise _refusal(path, f"its header is damaged ({error!r})") from error
     if env is not None:
-        _check_fits(env, (*spaces, header["config"]["num_envs"]), path)
-    config = {**header["config"], **kwargs}
+        _check_fits(env, (*spaces, num_envs), path)
     if directory is not None:
         config.update(storage="memmap", directory=directory)
-    buffer = cls(config.pop("capacity"), *spaces, **config)
-    arrays = buffer.arrays()
-    counters = header["counters"]
-    if directory is None:
-        used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
-        hdf5.read_arrays(path, arrays, used)
-    else:
-        directory.read(arrays, counters)
-    buffer.restored(counters)
+    buffer = _made(cls, spaces, config, kwargs, path)
+    _fill(buffer, header["counters"], directory, path)
     return buffer
+
+
+def _check_header(header: Any, cls: Any, path: str) -> None:
+    if not isinstance(header, dict) or header.get("version") != hdf5.VERSION:
+        version = header.get("version") if isinstance(header, dict) else None
+        raise ValueError(
+            f"`path` must hold a replay buffer of version {hdf5.VERSION}. Received: path={path!r} "
+            f"of version {version}"
+        )
+    if header.get("class") != cls.__name__:
+        raise ValueError(
+            f"`path` must hold a {cls.__name__}. Received: path={path!r}, a {header.get('class')}"
+        )
+
+
+def _made(cls: Any, spaces: list, config: dict, kwargs: dict, path: str) -> Any:
+    """Returns an empty buffer of a file's arguments."""
+    config.update(kwargs)
+    try:
+        return cls(config.pop("capacity"), *spaces, **config)
+    except (KeyError, TypeError, ValueError, MemoryError) as error:
+        if any(f"`{name}`" in str(error) for name in (*kwargs, "beta", "directory")):
+            raise  # an argument of the caller's, or it names the directory
+        raise _refusal(path, f"its header is damaged ({error!r})") from error
+
+
+def _fill(buffer: Any, counters: Any, directory: MemmapDirectory | None, path: str) -> None:
+    """Reads the contents, and refuses what no buffer has written."""
+    arrays = buffer.arrays()
+    if directory is not None:
+        directory.read(arrays, counters)
+    if wrong := wrong_counters(counters, buffer.num_envs):
+        raise _refusal(path, wrong)
+    used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
+    if directory is None:
+        hdf5.read_arrays(path, arrays, used)
+    num_actions = ActionSpec(buffer.action_space).num_actions
+    if wrong := wrong_arrays(arrays, used, num_actions):
+        raise _refusal(path, wrong)
+    try:
+        buffer.restored(counters)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _refusal(path, f"its counters are damaged ({error!r})") from error
+
+
+def _refusal(path: str, reason: str) -> ValueError:
+    return ValueError(
+        f"`path` holds no replay buffer that can be loaded: {reason}. Received: {path=}"
+    )
 
 
 def get_state(buffer: Any) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Where a replay buffer's arrays are: in memory, or in files of a directory, mapped into it."""
 
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,11 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dqn.files import replaced
+
 _HEADER = "buffer.json"
 
 
 class Memory:
     """Arrays in memory, all zeros at first."""
+
+    has_header = True  # there is none to write
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         """Returns an array of zeros."""
@@ -40,33 +46,53 @@ class MemmapDirectory:
         self.path = Path(directory)
         self._reopen = reopen
         self._counts: Any = None
+        self.has_header = reopen
         if (self.path / _HEADER).exists() != reopen:
             state = "holds no replay buffer" if reopen else "holds a replay buffer already"
             raise ValueError(
                 f"`directory` {state}; `ReplayBuffer.load(directory)` opens one that was flushed. "
                 f"Received: directory={str(directory)!r}"
             )
+        if not reopen and any(self.path.glob("*.npy")):
+            raise ValueError(
+                "`directory` holds arrays already, which would be overwritten; "
+                "`ReplayBuffer.load(directory)` opens a replay buffer. Received: "
+                f"directory={str(directory)!r}"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "A replay buffer of `storage='memmap'` cannot be copied: both would write to the same "
+            f"files. Received: directory={str(self.path)!r}"
+        )
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         """Returns the array of a name: zeros, or as it was left."""
         if self._reopen:
             return self._opened(name, shape, dtype)
-        return np.lib.format.open_memmap(self.path / f"{name}.npy", "w+", dtype, shape)
+        file = self.path / f"{name}.npy"
+        array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+        try:
+            _reserve(file)
+        except OSError:
+            file.unlink()  # a sparse file on a full disk ends the process when it is written to
+            raise
+        return array
 
     def _opened(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         file = self.path / f"{name}.npy"
         try:
             array = np.load(file, mmap_mode="r")  # "r+" would fill a truncated file up with zeros
-        except (OSError, ValueError, EOFError) as error:
-            received = str(error)
+        except Exception as error:  # of a damaged header NumPy raises a dozen kinds
+            received = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         else:
             if (array.shape, array.dtype) == (shape, np.dtype(dtype)):
                 return np.load(file, mmap_mode="r+")
             received = f"{array.dtype} {array.shape}"
         raise ValueError(
             f"`directory` holds no replay buffer that can be opened: {file.name} must be "
-            f"{np.dtype(dtype)} {shape}. Received: {received}"
+            f"{np.dtype(dtype)} {shape}. Received: {received}, directory={str(self.path)!r}"
         )
 
     def written(self, heads: list[int], runs: list[bool]) -> None:
@@ -85,10 +111,17 @@ class MemmapDirectory:
             else:
                 self._write_anew(f"{name}.npy", partial(_save_array, array))
         self._write_anew(_HEADER, partial(_save_json, header))
+        self.has_header = True
 
     def read_header(self) -> dict[str, Any]:
         """Returns the header of the last `write`."""
-        return json.loads((self.path / _HEADER).read_text())
+        try:
+            return json.loads((self.path / _HEADER).read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"`path` holds no replay buffer that can be loaded: its {_HEADER} cannot be read "
+                f"({error}). Received: path={str(self.path)!r}"
+            ) from error
 
     def read(self, arrays: dict[str, NDArray], counters: dict[str, Any]) -> None:
         """Fills arrays that are in memory, and the counts that were written after the header."""
@@ -97,16 +130,22 @@ class MemmapDirectory:
                 array[:] = self._opened(name, array.shape, array.dtype)
         self._counts = self.allocate("counts", (2, len(counters["heads"])), np.int64)
         counters["heads"] = self._counts[0].tolist()
-        counters["runs"] = self._counts[1].astype(bool).tolist()
+        counters["runs"] = [bool(run) if run in (0, 1) else int(run) for run in self._counts[1]]
 
     def _write_anew(self, name: str, write: Callable[[Any], Any]) -> None:
         """Replaces a file atomically."""
-        unfinished = self.path / f"{name}.partial"
-        with open(unfinished, "wb") as file:
+        with replaced(self.path / name) as unfinished, open(unfinished, "wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, self.path / name)
+
+
+def _reserve(file: Path) -> None:
+    """Raises an `OSError` unless the disk has the space that a file of zeros will take."""
+    size = file.stat().st_size
+    if hasattr(os, "posix_fallocate"):
+        with open(file, "r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, size)
+    elif shutil.disk_usage(file.parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
 
 def _save_array(array: NDArray, file: Any) -> None:

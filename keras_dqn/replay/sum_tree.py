@@ -22,7 +22,12 @@ class SumTree:
     def __init__(self, num_leaves: int) -> None:
         self._width = 1 << (num_leaves - 1).bit_length()  # of the last level
         self._nodes = np.zeros(2 * self._width)
-        self.leaves = self._nodes[self._width : self._width + num_leaves]
+        self._end = self._width + num_leaves
+
+    @property
+    def leaves(self) -> NDArray[np.float64]:
+        """The leaves, `[num_leaves]`: a view, made anew since a copied one would be none."""
+        return self._nodes[self._width : self._end]
 
     @property
     def total(self) -> float:

@@ -4,9 +4,10 @@ import inspect
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from collections import OrderedDict
-from itertools import cycle, islice, pairwise
+from itertools import count, cycle, islice, pairwise
 
 import gymnasium as gym
 import h5py
@@ -470,19 +471,61 @@ def save_for_ever(path, connection):
             connection.send("at work")
 
 
-def test_ten_kills_leave_a_file_that_can_be_read(path, run_and_kill):
+def kill_while_saving(path, run_and_kill, kills):
+    """Returns how many kills came in the middle of writing."""
     states = [state(replay) for replay in two_buffers()]
-    partial = path.with_name("replay.h5.partial")
-    seconds = np.random.default_rng(0).uniform(0.0, 0.1, size=10)
     interrupted = 0
-    for wait in seconds:
+    for wait in np.random.default_rng(0).uniform(0.0, 0.1, size=kills):
         run_and_kill(wait, save_for_ever, path)
         assert state(PrioritizedReplayBuffer.load(path)) in states
-        interrupted += partial.exists()
-    assert interrupted > 3  # kills that came in the middle of writing
+        interrupted += any("partial" in file.name for file in path.parent.iterdir())
     replay = make()
     replay.save(path)
     assert state(ReplayBuffer.load(path)) == state(replay)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]  # no debris
+    return interrupted
+
+
+def test_six_kills_leave_a_file_that_can_be_read(path, run_and_kill):
+    assert kill_while_saving(path, run_and_kill, 6) > 1
+
+
+@pytest.mark.hard
+def test_twenty_kills_leave_a_file_that_can_be_read(path, run_and_kill):
+    assert kill_while_saving(path, run_and_kill, 20) > 5
+
+
+def flush_for_ever(directory, connection):
+    replay = make(PrioritizedReplayBuffer, NUMBERS, 2_000, storage="memmap", directory=directory)
+    for start in count(0, 10):
+        numbered(replay, range(start, start + 10))
+        replay.update_priorities(replay.sample(8)[1]["key"], np.ones(8))
+        replay.flush()
+        if start == 0:
+            connection.send("at work")
+
+
+def kill_while_flushing(tmp_path, run_and_kill, kills):
+    for i, wait in enumerate(np.random.default_rng(1).uniform(0.0, 0.1, size=kills)):
+        directory = tmp_path / str(i)
+        run_and_kill(wait, flush_for_ever, directory)
+        replay = PrioritizedReplayBuffer.load(directory)
+        assert len(replay) >= 9
+        observation, transition, weight = replay.sample(64)
+        np.testing.assert_array_equal(transition["action"], observation % 3)
+        np.testing.assert_array_equal(transition["next_observation"], observation + 1)
+        assert np.isfinite(weight).all()
+        replay.flush()
+        assert not [file.name for file in directory.iterdir() if "partial" in file.name]
+
+
+def test_three_kills_leave_a_directory_that_can_be_loaded(tmp_path, run_and_kill):
+    kill_while_flushing(tmp_path, run_and_kill, 3)
+
+
+@pytest.mark.hard
+def test_twenty_kills_leave_a_directory_that_can_be_loaded(tmp_path, run_and_kill):
+    kill_while_flushing(tmp_path, run_and_kill, 20)
 
 
 def add_and_wait(directory, connection):
@@ -581,14 +624,15 @@ def test_a_directory_is_not_overwritten(tmp_path):
         memmap(tmp_path)
 
 
-def test_a_directory_that_was_never_flushed_holds_nothing(tmp_path):
-    numbered(memmap(tmp_path), range(3))
+def test_a_directory_that_was_never_flushed_holds_what_was_added(tmp_path):
+    memmap(tmp_path)
     with pytest.raises(ValueError, match="`directory` holds no replay buffer"):
-        ReplayBuffer.load(tmp_path / "replay")
-    replay = memmap(tmp_path)
-    assert len(replay) == 0
-    numbered(replay, [9])
-    assert starts(replay) == {9}
+        ReplayBuffer.load(tmp_path / "replay")  # nothing was added yet
+    with pytest.raises(ValueError, match="`directory` holds arrays already"):
+        memmap(tmp_path)
+    shutil.rmtree(tmp_path / "replay")
+    numbered(memmap(tmp_path), range(3))
+    assert starts(ReplayBuffer.load(tmp_path / "replay")) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("name", ["observation0", "reward"])

@@ -1,0 +1,65 @@
+"""What a file of a replay buffer may hold: a damaged or forged one is refused, with the reason."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_dqn.replay.n_step import BOUNDARY, TERMINATED, TRUNCATED
+
+_LARGEST_HEAD = 1 << 53  # rows, thousands of years of steps
+Ranges = list[tuple[int, int]]
+
+
+def wrong_counters(counters: Any, num_envs: int) -> str:
+    """Returns what is wrong with the counters of a header, or ""."""
+    if not isinstance(counters, dict):
+        return "its counters are no dict"
+    heads: Any = counters.get("heads")
+    runs: Any = counters.get("runs")
+    if not _is_list_of(int, heads, num_envs) or not all(0 <= h < _LARGEST_HEAD for h in heads):
+        return f"its counts of rows are {heads}"
+    if not _is_list_of(bool, runs, num_envs):
+        return f"its flags of running episodes are {runs}"
+    updates, largest = counters.get("updates", 0), counters.get("largest_priority", 1.0)
+    if type(updates) is not int or updates < 0:
+        return f"its number of updates is {updates}"
+    if type(largest) not in (int, float) or not 0.0 <= largest < np.inf:
+        return f"its largest priority is {largest}"
+    seen: Any = counters.get("seen_heads", heads)
+    if not _is_list_of(int, seen, num_envs) or not all(
+        0 <= s <= h for s, h in zip(seen, heads, strict=True)
+    ):
+        return f"its counts of rows with priorities are {seen}"
+    return ""
+
+
+def wrong_arrays(arrays: dict[str, NDArray], used: Ranges, num_actions: int) -> str:
+    """Returns what is wrong with the used entries of a buffer's arrays, or "".
+
+    Observations of a mapped file are not looked at: that would read all of it.
+    """
+    for start, stop in used:
+        for name, array in arrays.items():
+            if isinstance(array, np.memmap) and name.startswith("observation"):
+                continue
+            values = array[start:stop]
+            if not _fits(name, values, num_actions):
+                return f"its {name!r} holds what no buffer writes"
+    return ""
+
+
+def _fits(name: str, values: NDArray, num_actions: int) -> bool:
+    if name == "action":
+        return bool(((values >= 0) & (values < num_actions)).all())
+    if name == "flags":
+        return bool((values <= TERMINATED | TRUNCATED | BOUNDARY).all())
+    if values.dtype.kind != "f":
+        return True
+    finite = bool(np.isfinite(values).all())
+    return finite and (not name.startswith("priority") or bool((values >= 0).all()))
+
+
+def _is_list_of(kind: type, value: Any, length: int) -> bool:
+    is_list = isinstance(value, list) and len(value) == length
+    return is_list and all(type(item) is kind for item in value)
