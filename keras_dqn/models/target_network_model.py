@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_dqn.files import is_local, is_new, replaced
 from keras_dqn.networks.cloning import clone_network, separate_random_draws
 from keras_dqn.networks.inspection import input_shape_of, layers_of
 from keras_dqn.soft_update import soft_update
@@ -46,6 +47,7 @@ class TargetNetworkModel(ReplayTrainer):
         with keras.name_scope("target_network"):  # its weights' paths tell them apart
             self.target_network = clone_network(network)
         self.target_follows = False  # whether anything has moved it, or is about to
+        self.action_start = 0  # what the environment calls action 0
         self._observation_rank: int | None = None
         if network.built:
             # The model itself is built later: a subclass may still add layers and metrics.
@@ -143,9 +145,11 @@ class TargetNetworkModel(ReplayTrainer):
 
     def get_config(self) -> dict:
         """Returns what `from_config` needs, the serialized network among it."""
+        start = {"action_start": self.action_start} if self.action_start else {}
         return {
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
+            **start,
         }
 
     @classmethod
@@ -154,7 +158,61 @@ class TargetNetworkModel(ReplayTrainer):
         network = keras.saving.deserialize_keras_object(
             config["network"], custom_objects=custom_objects
         )
-        return cls(**{**config, "network": network})
+        config = {**config, "network": network}
+        action_start = config.pop("action_start", 0)
+        model = cls(**config)
+        model.action_start = action_start
+        return model
+
+    # Files
+
+    def save(
+        self, filepath: Any, overwrite: bool = True, zipped: Any = None, **kwargs: Any
+    ) -> None:
+        """Saves the agent, as `keras.Model.save` does; a crash leaves the old file or the new one.
+
+        Args:
+            filepath: As in Keras; what is promised holds for a local `.keras` file.
+            overwrite: As in Keras.
+            zipped: As in Keras.
+            **kwargs: As in Keras.
+        """
+        self._build_if_known()
+        whole = zipped is not False and is_local(filepath, ".keras")
+        if not whole or not (overwrite or is_new(filepath)):
+            super().save(filepath, overwrite, zipped, **kwargs)
+            return
+        with replaced(filepath) as unfinished:
+            super().save(unfinished, True, zipped, **kwargs)
+
+    def save_weights(
+        self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any
+    ) -> None:
+        """Saves the weights, as `keras.Model.save_weights` does; a crash leaves a whole file.
+
+        Args:
+            filepath: As in Keras; what is promised holds for a local `.weights.h5` file.
+            overwrite: As in Keras.
+            *args: As in Keras.
+            **kwargs: As in Keras.
+        """
+        self._build_if_known()
+        sharded = args or kwargs.get("max_shard_size") is not None
+        if sharded or not is_local(filepath, ".weights.h5") or not (overwrite or is_new(filepath)):
+            super().save_weights(filepath, overwrite, *args, **kwargs)
+            return
+        with replaced(filepath, ".weights.h5") as unfinished:
+            super().save_weights(unfinished, True, **kwargs)
+
+    def load_weights(self, filepath: Any, **kwargs: Any) -> None:
+        """Loads weights, as `keras.Model.load_weights` does, into a built network."""
+        self._build_if_known()
+        super().load_weights(filepath, **kwargs)
+
+    def _build_if_known(self) -> None:
+        shape = self.known_input_shape()
+        if shape is not None and not self.built:
+            self.build(shape)
 
     # State
 
@@ -199,6 +257,7 @@ def _without(variables: list, excluded: list) -> list:
 
 
 def _first_shape(shape: Any) -> tuple:
-    while isinstance(shape, dict):
-        shape = next(iter(shape.values()))
+    """Returns the first shape of a shape, or of a (nested) dict or list of shapes."""
+    while not all(size is None or isinstance(size, int) for size in shape):
+        shape = next(iter(shape.values())) if isinstance(shape, dict) else shape[0]
     return tuple(shape)
