@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from keras_dqn.acting.environment_stepper import EnvironmentStepper, Step
 from keras_dqn.acting.episode_statistics import EpisodeStatistics
 from keras_dqn.acting.exploration import Exploration
+from keras_dqn.arguments import check_seed, check_type
 from keras_dqn.replay.protocols import Replay
 from keras_dqn.spaces.env_spaces import Environment
 
@@ -42,6 +43,7 @@ class Collector:
         exploration: `EpsilonGreedy`, `Boltzmann`, `Greedy` or another `Exploration`. Its schedule
             is read once per call of `collect`.
         seed: Int or None, of the first reset and of all draws of actions. Defaults to `None`.
+        owner: String, who collects, for errors. Defaults to `"Collector"`.
 
     Attributes:
         env_steps: Int, transitions taken so far.
@@ -59,19 +61,29 @@ class Collector:
         *,
         exploration: Exploration,
         seed: int | None = None,
+        owner: str = "Collector",
     ) -> None:
-        self.stepper = EnvironmentStepper(env)
+        check_type(
+            "exploration", exploration, Exploration, "an exploration rule: EpsilonGreedy(0.1)"
+        )
+        check_type("replay", replay, Replay, "a ReplayBuffer")
+        self.seed = check_seed(seed)
+        self.stepper = EnvironmentStepper(env, owner)
         _check_fits(self.stepper, replay)
         self.env = env
         self.replay = replay
         self.exploration = exploration
-        self.seed = seed
         self.env_steps = 0
         self.episodes = 0
         self.statistics = EpisodeStatistics(self.stepper.num_envs)
         # Not the generator that Gymnasium makes of this seed: actions would follow its draws.
         self._rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
         self._credit = 0.0
+
+    def reset(self) -> None:
+        """Starts new episodes in all environments; episodes that run are not counted."""
+        self.stepper.reset()
+        self.statistics.drop_running()
 
     def warm_up(self, num_steps: int) -> None:
         """Takes random actions until so many transitions are in the buffer or have been."""

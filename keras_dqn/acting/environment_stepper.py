@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from keras_dqn.acting.env_calls import calls_of
 from keras_dqn.acting.exploration import Exploration
 from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.env_spaces import Environment, num_envs_of, single_spaces
@@ -45,31 +46,42 @@ class EnvironmentStepper:
 
     Args:
         env: `gym.Env` or `gym.vector.VectorEnv`, with a `Discrete` action space.
+        owner: String, who steps it, for the error when somebody else does. Defaults to
+            `"EnvironmentStepper"`.
     """
 
-    def __init__(self, env: Environment) -> None:
+    def __init__(self, env: Environment, owner: str = "EnvironmentStepper") -> None:
         self.env: Any = env
+        self.owner = owner
         self.observation_space, self.action_space = single_spaces(env)
         self.action_spec = ActionSpec(self.action_space)
         self.num_envs = num_envs_of(env)
         self._vectorized = isinstance(env, VectorEnv)
         self._mode = _autoreset_mode(env) if self._vectorized else None
         self._resetting = np.zeros(self.num_envs, bool)
+        self._calls = calls_of(env)
+        self._num_calls = 0
         self.observation: Any = None
 
     def reset(self, seed: int | None = None) -> None:
         """Starts new episodes everywhere; `observation` is then their first."""
         observation, _ = self.env.reset(seed=seed)
+        self._note_calls()
         self.observation = self._own(observation)
         self._resetting = np.zeros(self.num_envs, bool)
 
     def step(self, action: NDArray[np.int64]) -> Step:
-        """Takes 0-based actions `[E]`; `observation` is then where the next step starts."""
+        """Takes 0-based actions `[E]`; `observation` is then where the next step starts.
+
+        Raises:
+            RuntimeError: If somebody else has reset or stepped the environment since.
+        """
+        self._check_calls()
         if not self._vectorized:
             return self._step_single(int(action[0]))
         before, stepped = self.observation, ~self._resetting
         action = self.action_spec.to_env(action)
-        after, reward, terminated, truncated, info = self.env.step(action)
+        after, reward, terminated, truncated, info = _five(self.env.step(action))
         ended = (terminated | truncated) & stepped
         final = after = self._own(after)
         if self._mode is AutoresetMode.SAME_STEP and ended.any():
@@ -78,6 +90,7 @@ class EnvironmentStepper:
             after = self._own(self.env.reset(options={"reset_mask": ended})[0])
         elif self._mode is AutoresetMode.NEXT_STEP:
             self._resetting = ended
+        self._note_calls()
         self.observation = after
         return Step(before, action, reward, terminated, truncated, final, stepped)
 
@@ -98,15 +111,30 @@ class EnvironmentStepper:
         """Takes the state that `get_state` returned."""
         self.observation = _copy(state["observation"])
         self._resetting = np.array(state["resetting"], bool)
+        self._note_calls()
+
+    def _note_calls(self) -> None:
+        self._num_calls = self._calls.count
+        self._calls.last = self.owner
+
+    def _check_calls(self) -> None:
+        if self._calls.count != self._num_calls:
+            raise RuntimeError(
+                f"`env` was reset or stepped by {self._calls.last or 'a call of your own'} since "
+                f"{self.owner} has stepped it: the next transition would join two episodes. Give "
+                "each an environment of its own, or start new episodes by `reset()` of the "
+                f"collector. Received: env={self.env}"
+            )
 
     def _step_single(self, action: int) -> Step:
         before = self.observation
         action = self.action_spec.to_env(action)
-        after, reward, terminated, truncated, _ = self.env.step(action)
+        after, reward, terminated, truncated, _ = _five(self.env.step(action))
         after = self._own(after)
         self.observation = after
         if terminated or truncated:
             self.observation = self._own(self.env.reset()[0])
+        self._note_calls()
         return Step(
             before,
             np.array([action]),
@@ -122,6 +150,15 @@ class EnvironmentStepper:
         if isinstance(observation, dict):
             return {key: self._own(value) for key, value in observation.items()}
         return np.array(observation) if self._vectorized else np.array(observation)[None]
+
+
+def _five(result: Any) -> tuple:
+    if len(result) != 5:
+        raise TypeError(
+            "`env.step` must return observation, reward, terminated, truncated and info, as since "
+            f"Gymnasium 0.26. Received: {len(result)} values"
+        )
+    return result
 
 
 def _copy(observation: Any) -> Any:

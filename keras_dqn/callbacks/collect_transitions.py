@@ -1,6 +1,6 @@
 """`CollectTransitions`: steps environments with the agent while `fit` trains it."""
 
-import math
+import warnings
 from typing import Any
 
 import keras
@@ -8,9 +8,11 @@ import keras
 from keras_dqn.acting.collector import Collector
 from keras_dqn.acting.exploration import Exploration
 from keras_dqn.acting.policy import Policy, policy_of
+from keras_dqn.arguments import check_bool, check_integer, check_number
 from keras_dqn.replay.protocols import Replay
 from keras_dqn.spaces.env_spaces import Environment
 from keras_dqn.trainers.replay_trainer import ReplayTrainer
+from keras_dqn.trainers.step_hooks import hooks_of
 
 
 class CollectTransitions(keras.callbacks.Callback):
@@ -22,8 +24,8 @@ class CollectTransitions(keras.callbacks.Callback):
 
     It puts into the logs: `env_steps`, all transitions so far; `episode_return` and
     `episode_length`, means over the episodes that ended in this epoch (the last known while none
-    has, NaN before the first); and `epsilon` or `temperature`. Callbacks that read them come after
-    it in the list.
+    has, absent before the first); and `epsilon` or `temperature`. Callbacks that read them come
+    after it in the list.
 
     Args:
         env: `gym.Env` or `gym.vector.VectorEnv` of any autoreset mode, `Discrete` actions.
@@ -63,12 +65,11 @@ class CollectTransitions(keras.callbacks.Callback):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.collector = Collector(env, replay, exploration=exploration, seed=seed)
-        if not 0 < env_steps_per_update < math.inf:
-            raise ValueError(
-                f"`env_steps_per_update` must be above 0. Received: {env_steps_per_update=}"
-            )
-        if not 0 <= warmup_steps <= replay.capacity:
+        self.collector = Collector(
+            env, replay, exploration=exploration, seed=seed, owner="CollectTransitions"
+        )
+        check_number("env_steps_per_update", env_steps_per_update, 0.0, above=True)
+        if not 0 <= check_integer("warmup_steps", warmup_steps, None) <= replay.capacity:
             raise ValueError(
                 "`warmup_steps` must be between 0 and the buffer's capacity. Received: "
                 f"{warmup_steps=}, capacity={replay.capacity}"
@@ -78,9 +79,10 @@ class CollectTransitions(keras.callbacks.Callback):
         self.exploration = exploration
         self.env_steps_per_update = env_steps_per_update
         self.warmup_steps = warmup_steps
-        self.overlap = overlap
+        self.overlap = check_bool("overlap", overlap)
         self.seed = seed
         self._policy: Policy | None = None
+        self._warned = False
 
     @property
     def env_steps(self) -> int:
@@ -96,6 +98,10 @@ class CollectTransitions(keras.callbacks.Callback):
         """Takes random actions until `warmup_steps` transitions are in the buffer or have been."""
         self.collector.warm_up(self.warmup_steps)
 
+    def reset(self) -> None:
+        """Starts new episodes, say after a `reset` of the environment by your own hand."""
+        self.collector.reset()
+
     def set_model(self, model: keras.Model) -> None:
         """Takes the model; its policy is kept from one `fit` to the next."""
         if model is not self.model:
@@ -104,11 +110,34 @@ class CollectTransitions(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Warms the buffer up, unless it is."""
-        if self.overlap:
-            if not isinstance(self.model, ReplayTrainer):
-                raise ValueError(f"`overlap` needs a DQN. Received: model={self.model}")
-            self.model.run_alongside(self._collect)
+        if self.overlap and not isinstance(self.model, ReplayTrainer):
+            raise ValueError(f"`overlap` needs a DQN. Received: model={self.model}")
+        if isinstance(self.model, ReplayTrainer):
+            self._take_part(self.model)
         self.warm_up()
+
+    def _take_part(self, model: ReplayTrainer) -> None:
+        hooks = hooks_of(model)
+        if any(other is self for other in hooks.collectors):
+            raise ValueError("A collector must be among the callbacks once. Received: it is twice")
+        if hooks.replay is not None and hooks.replay is not self.replay:
+            raise ValueError(
+                "`replay` must be the buffer whose dataset `fit` trains on. Received: "
+                f"replay={self.replay}, dataset of {hooks.replay}"
+            )
+        hooks.collectors.append(self)
+        if self.overlap:
+            model.run_alongside(self._collect)
+        num_updates = int(model.update_count.numpy())
+        if num_updates and not self.env_steps and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"The agent was trained for {num_updates} updates, and its collector is new: "
+                "exploration and `env_steps` start from the beginning. To go on instead, use the "
+                "collector of the earlier `fit`, or give this one its state: "
+                "`collect.set_state(state)` of `state = collect.get_state()`.",
+                stacklevel=2,
+            )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Starts the epoch's means."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -15,10 +16,12 @@ class Hook(NamedTuple):
     Attributes:
         run: Function of no arguments that emits the operations.
         key: Two hooks of equal keys emit the same operations on the same variables.
+        target: The model or layer that it changes, which no second hook may change.
     """
 
     run: Callable[[], None]
     key: Hashable
+    target: Any
 
 
 class StepHooks:
@@ -34,12 +37,18 @@ class StepHooks:
         alongside: Function of no arguments that another thread runs beside each execution, or None.
         feedback: Function of keys `[K, B]` and TD errors `[K, B]`, in NumPy, or None.
         in_fit: Bool, whether a `ReplayTrainer.fit` runs.
+        replay: The replay buffer whose dataset it trains on, or None.
+        collectors: List of the collectors that take part.
+        diverged: String, what there is to say of TD errors that are not finite; empty if they are.
     """
 
     def __init__(self, model: keras.Model) -> None:
         self.alongside: Callable[[], Any] | None = None
         self.feedback: Callable[[Any, Any], None] | None = None
         self.in_fit = False
+        self.replay: Any = None
+        self.collectors: list[Any] = []
+        self.diverged = ""
         self._model = model
         self._hooks: list[Hook] = []
         self._is_due = False
@@ -64,7 +73,16 @@ class StepHooks:
         self._before = self._model.train_function
 
     def add(self, hook: Hook) -> None:
-        """Adds a hook, once `begin` was called."""
+        """Adds a hook, once `begin` was called.
+
+        Raises:
+            ValueError: If another hook changes the same target.
+        """
+        if any(other.target is hook.target for other in self._hooks):
+            raise ValueError(
+                "Two `SoftTargetUpdate`s of one `fit` must have different targets. Received: "
+                f"target={hook.target} twice"
+            )
         self._hooks.append(hook)
         self._model.train_function = self._run
 
@@ -76,9 +94,20 @@ class StepHooks:
 
     def clear(self) -> None:
         """Removes all that was asked for."""
-        self.alongside = self.feedback = None
+        self.alongside = self.feedback = self.replay = None
+        self.collectors = []
+        self.diverged = ""
         self._hooks = []
         self._uninstall()
+
+    def feed_back(self, keys: Any, td_error: Any) -> None:
+        """Hands TD errors on, unless training has diverged: then priorities stay as they were."""
+        if self.feedback is not None:
+            wrong = np.count_nonzero(~np.isfinite(td_error))
+            if wrong:
+                self.diverged = f", and {wrong} of {td_error.size} TD errors are not finite"
+            else:
+                self.feedback(keys, td_error)
 
     def expect_run(self) -> None:
         """Says that a batch of `fit` begins, whose train function has to run the hooks."""
