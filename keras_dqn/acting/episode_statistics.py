@@ -1,6 +1,5 @@
 """Returns and lengths of episodes, summed while environments are stepped."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,13 @@ class EpisodeStatistics:
 
     Attributes:
         means: Dict of `episode_return` and `episode_length`: the last known while no episode has
-            ended in the epoch, NaN before the first.
+            ended in the epoch, empty before the first.
     """
 
     def __init__(self, num_envs: int) -> None:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
-        self.means = {"episode_return": math.nan, "episode_length": math.nan}
+        self.means: dict[str, float] = {}
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -30,6 +29,10 @@ class EpisodeStatistics:
         self._num_ended = 0
         self._sum_of_returns = 0.0
         self._sum_of_lengths = 0
+
+    def drop_running(self) -> None:
+        """Forgets the episodes that run."""
+        self._returns[:] = self._lengths[:] = 0
 
     def add(self, step: Step) -> int:
         """Returns how many episodes have ended with this step."""

@@ -1,4 +1,4 @@
-"""`EvaluatePolicy`: greedy episodes at the end of an epoch, as `val_return` in its logs."""
+"""`EvaluatePolicy`: episodes at the end of an epoch, as `val_return` in its logs."""
 
 from typing import Any
 
@@ -6,27 +6,38 @@ import keras
 import numpy as np
 
 from keras_dqn.acting.environment_stepper import EnvironmentStepper
-from keras_dqn.acting.exploration import Greedy
+from keras_dqn.acting.episodes import Episodes
+from keras_dqn.acting.exploration import Exploration, Greedy
 from keras_dqn.acting.policy import policy_of
+from keras_dqn.arguments import check_integer, check_seed, check_type
 from keras_dqn.spaces.env_spaces import Environment
 
 
 class EvaluatePolicy(keras.callbacks.Callback):
     """Plays greedy episodes and puts their mean return into the epoch's logs as `val_return`.
 
-    `EarlyStopping`, `ModelCheckpoint`, `CSVLogger` and the like work on it when they come after it
-    in the list of callbacks.
+    Beside it are `val_return_std`, the standard deviation of the returns, and `val_length`, the
+    mean length. `EarlyStopping`, `ModelCheckpoint`, `CSVLogger` and the like work on them when they
+    come after it in the list of callbacks.
 
     Args:
         env: `gym.Env` or `gym.vector.VectorEnv`, not the one that is collected from. A vector
             environment plays its share of the episodes in each of its environments, so that short
             episodes are not preferred.
         episodes: Int, at least 1. Defaults to `10`.
-        validation_freq: Int, epochs from one evaluation to the next. Defaults to `1`.
+        validation_freq: Int, epochs from one evaluation to the next. The first epoch of a `fit` is
+            evaluated too; epochs between two evaluations repeat the values of the last one.
+            Defaults to `1`.
+        max_episode_steps: Int or None, environment steps after which an episode is cut; an
+            environment without a time limit needs it, or an agent that never ends an episode never
+            ends the evaluation. Defaults to `None`.
+        exploration: An exploration rule, for protocols that evaluate with an epsilon. Defaults to
+            `None`, greedy actions.
         seed: Int or None. An int makes each evaluation begin with the same reset. Defaults to
             `None`.
 
     Raises:
+        TypeError: If an argument is of another type.
         ValueError: If an argument is outside its range; when it evaluates, if the network's output
             does not fit the action space.
 
@@ -43,33 +54,40 @@ class EvaluatePolicy(keras.callbacks.Callback):
         *,
         episodes: int = 10,
         validation_freq: int = 1,
+        max_episode_steps: int | None = None,
+        exploration: Exploration | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if episodes < 1:
-            raise ValueError(f"`episodes` must be at least 1. Received: {episodes=}")
-        if validation_freq < 1:
-            raise ValueError(f"`validation_freq` must be at least 1. Received: {validation_freq=}")
-        self._stepper = EnvironmentStepper(env)
+        self.episodes = check_integer("episodes", episodes)
+        self.validation_freq = check_integer("validation_freq", validation_freq)
+        if max_episode_steps is not None:
+            max_episode_steps = check_integer("max_episode_steps", max_episode_steps)
+        if exploration is not None:
+            check_type("exploration", exploration, Exploration, "an exploration rule or None")
+        self.max_episode_steps = max_episode_steps
+        self.exploration = exploration
+        self.seed = check_seed(seed)
+        self._stepper = EnvironmentStepper(env, "EvaluatePolicy")
         self.env = env
-        self.episodes = episodes
-        self.validation_freq = validation_freq
-        self.seed = seed
         self.episode_returns = np.zeros(0)
-        self._greedy = Greedy()
-        self._rng = np.random.default_rng(seed)  # a greedy choice draws nothing
+        self._last: dict[str, float] | None = None
         self._policy: Any = None
         self._policy_model: Any = None
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Forgets the values of an earlier `fit`: the first epoch is evaluated."""
+        self._last = None
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Evaluates, every `validation_freq` epochs."""
-        if (epoch + 1) % self.validation_freq == 0:
-            mean_return = self.evaluate(self.model)
-            if logs is not None:
-                logs["val_return"] = mean_return
+        """Evaluates after the first epoch and every `validation_freq` epochs."""
+        if self._last is None or (epoch + 1) % self.validation_freq == 0:
+            self.evaluate(self.model)
+        if logs is not None and self._last is not None:
+            logs.update(self._last)
 
     def evaluate(self, model: keras.Model) -> float:
-        """Plays the episodes with a model's greedy actions.
+        """Plays the episodes with a model's actions.
 
         Args:
             model: A `DQN`, or any Keras model that maps observations to `[B, A]` action values.
@@ -78,21 +96,22 @@ class EvaluatePolicy(keras.callbacks.Callback):
             Float, the mean return. Those of the episodes are in `episode_returns`, `[episodes]`.
         """
         policy = self._policy_of(model)
+        exploration = self.exploration or Greedy()
+        rng = np.random.default_rng(self.seed)
         self._stepper.reset(self.seed)
-        num_envs = self._stepper.num_envs
-        shares = (self.episodes + np.arange(num_envs)[::-1]) // num_envs
-        returns: list[float] = []
-        running = np.zeros(num_envs)
-        while len(returns) < self.episodes:
-            step = self._stepper.step_with(policy, self._greedy, self._rng)
-            running += step.reward * step.stepped
-            for e in np.flatnonzero((step.terminated | step.truncated) & step.stepped):
-                if shares[e] > 0:
-                    returns.append(float(running[e]))
-                    shares[e] -= 1
-                running[e] = 0.0
-        self.episode_returns = np.array(returns)
-        return float(np.mean(returns))
+        episodes = Episodes(self._stepper.num_envs, self.episodes, self.max_episode_steps)
+        while not episodes.done:
+            episodes.add(self._stepper.step_with(policy, exploration, rng))
+            if episodes.wait_for_reset:
+                self._stepper.reset()
+                episodes.start_anew()
+        self.episode_returns = np.array(episodes.returns)
+        self._last = {
+            "val_return": float(self.episode_returns.mean()),
+            "val_return_std": float(self.episode_returns.std()),
+            "val_length": float(np.mean(episodes.lengths)),
+        }
+        return self._last["val_return"]
 
     def _policy_of(self, model: keras.Model) -> Any:
         if self._policy is None or self._policy_model is not model:
@@ -102,9 +121,10 @@ class EvaluatePolicy(keras.callbacks.Callback):
         return self._policy
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the returns of the last evaluation."""
-        return {"episode_returns": self.episode_returns.copy()}
+        """Returns what the last evaluation found."""
+        return {"episode_returns": self.episode_returns.copy(), "last": dict(self._last or {})}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Takes the state that `get_state` returned."""
         self.episode_returns = np.array(state["episode_returns"], float)
+        self._last = dict(state["last"]) or None

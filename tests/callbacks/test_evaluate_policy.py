@@ -174,8 +174,8 @@ def test_val_return_is_in_the_history_and_seen_by_later_callbacks_only():
 
 def test_validation_freq():
     history = fit(agent_of(always(2)), [evaluation(5, 4, 3, validation_freq=2)], epochs=5).history
-    # Evaluated after epochs 2 and 4 alone.
-    assert history["val_return"] == [105, 84]
+    # Evaluated after epochs 1, 2 and 4; the others repeat the last value.
+    assert history["val_return"] == [105, 84, 84, 63, 63]
     assert len(history["loss"]) == 5
 
 
@@ -297,3 +297,73 @@ def test_network_of_another_number_of_actions_is_refused(wrap):
     evaluate = EvaluatePolicy(SyncVectorEnv(counting_fns(2)))
     with pytest.raises(ValueError, match=r"each of the 3 actions.*shape=\(2, 5\)"):
         evaluate.evaluate(wrap(always(1, num_actions=5)))
+
+
+# Limits, frequencies and what is beside the mean
+
+
+class Endless(gym.Env):
+    """Pays 1 a step and never ends."""
+
+    observation_space = gym.spaces.Box(-1.0, 1.0, (1,))
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, False, False, {}
+
+
+@pytest.mark.parametrize("num_envs", [None, 3])
+def test_an_environment_without_an_end_is_cut(num_envs):
+    env = Endless()
+    if num_envs:
+        env = gym.vector.SyncVectorEnv([Endless] * num_envs)
+    evaluation = EvaluatePolicy(env, episodes=5, max_episode_steps=7)
+    assert evaluation.evaluate(always(1)) == 7.0
+    assert evaluation.episode_returns.tolist() == [7.0] * 5
+
+
+def test_standard_deviation_and_length_are_beside_the_mean():
+    env = CountingEnv((5, 3))  # action 2 pays 21 a step
+    logs = fit(agent_of(always(2)), [EvaluatePolicy(env, episodes=2)], epochs=1).history
+    assert logs["val_return"] == [21.0 * 4]
+    assert logs["val_return_std"] == [21.0]
+    assert logs["val_length"] == [4.0]
+
+
+def test_an_exploration_rule_is_followed():
+    env = CountingEnv((100,))
+    greedy = EvaluatePolicy(env, episodes=1).evaluate(always(2))
+    explored = EvaluatePolicy(env, episodes=1, exploration=EpsilonGreedy(0.5), seed=0)
+    returns = [explored.evaluate(always(2)) for _ in range(2)]
+    assert greedy == 2_100.0
+    # Half of the steps are uniform over 1, 11 and 21, mean 11: 100 * (21 + 11) / 2 = 1,600.
+    assert 1_400 < returns[0] < 1_800
+    assert returns[0] == returns[1]  # the seed determines the draws too
+
+
+@pytest.mark.parametrize("validation_freq", [2, 3])
+def test_callbacks_of_keras_find_the_value_in_every_epoch(tmp_path, validation_freq):
+    evaluation = EvaluatePolicy(CountingEnv((4,)), episodes=1, validation_freq=validation_freq)
+    calls = []
+    evaluate, evaluation.evaluate = evaluation.evaluate, lambda m: calls.append(1) or evaluate(m)
+    path = tmp_path / "log.csv"
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best.keras", monitor="val_return", mode="max", save_best_only=True
+    )
+    stop = keras.callbacks.EarlyStopping(monitor="val_return", mode="max", patience=9)
+    history = fit(
+        agent_of(always(2)),
+        [evaluation, keras.callbacks.CSVLogger(path), checkpoint, stop],
+        epochs=6,
+    ).history
+    assert history["val_return"] == [84.0] * 6
+    assert len(calls) == 1 + 6 // validation_freq
+    rows = path.read_text().splitlines()
+    assert "val_return" in rows[0]
+    assert all("84.0" in row for row in rows[1:])
+    assert (tmp_path / "best.keras").exists()
+    assert np.isfinite(stop.best)

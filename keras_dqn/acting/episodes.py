@@ -1,0 +1,61 @@
+"""A number of whole episodes, played in one or several environments, and what they returned."""
+
+import numpy as np
+
+from keras_dqn.acting.environment_stepper import Step
+
+
+class Episodes:
+    """Takes the steps of environments and keeps the episodes that count.
+
+    Each environment plays its share, so that short episodes are not preferred. An episode over the
+    limit is cut: it counts as it is, and its environment counts again when its next episode begins.
+
+    Args:
+        num_envs: Int, E.
+        num_episodes: Int, how many are wanted.
+        max_steps: Int or None, steps after which an episode is cut.
+
+    Attributes:
+        returns: List of floats, the sum of rewards of each episode.
+        lengths: List of ints, the steps of each episode.
+    """
+
+    def __init__(self, num_envs: int, num_episodes: int, max_steps: int | None) -> None:
+        self.returns: list[float] = []
+        self.lengths: list[int] = []
+        self._max_steps = max_steps
+        self._num_episodes = num_episodes
+        self._shares = (num_episodes + np.arange(num_envs)[::-1]) // num_envs
+        self._return = np.zeros(num_envs)
+        self._length = np.zeros(num_envs, np.int64)
+        self._cut = np.zeros(num_envs, bool)
+
+    @property
+    def done(self) -> bool:
+        """Whether all episodes are played."""
+        return len(self.returns) == self._num_episodes
+
+    @property
+    def wait_for_reset(self) -> bool:
+        """Whether no environment plays an episode that will count."""
+        return not self.done and bool((self._cut | (self._shares == 0)).all())
+
+    def start_anew(self) -> None:
+        """Says that all environments were reset."""
+        self._return[:] = self._length[:] = self._cut[:] = 0
+
+    def add(self, step: Step) -> None:
+        """Takes a step of all environments."""
+        self._return += step.reward * step.stepped
+        self._length += step.stepped
+        ended = (step.terminated | step.truncated) & step.stepped
+        over = ended.copy()
+        if self._max_steps is not None:
+            over |= self._length >= self._max_steps
+        for e in np.flatnonzero(over & ~self._cut & (self._shares > 0)):
+            self.returns.append(float(self._return[e]))
+            self.lengths.append(int(self._length[e]))
+            self._shares[e] -= 1
+        self._cut = (self._cut | over) & ~ended
+        self._return[ended] = self._length[ended] = 0
