@@ -6,6 +6,8 @@ Any callable of the step count serves in their place, Keras' learning-rate sched
 from collections.abc import Callable
 from typing import Any, Literal
 
+from keras_dqn.arguments import check_number
+
 Schedule = float | Callable[[int], Any]
 
 
@@ -35,11 +37,9 @@ class LinearSchedule:
     unit = "steps"
 
     def __init__(self, initial_value: float, end_value: float, decay_steps: int) -> None:
-        if decay_steps < 1:
-            raise ValueError(f"`decay_steps` must be at least 1. Received: {decay_steps=}")
-        self.initial_value = initial_value
-        self.end_value = end_value
-        self.decay_steps = decay_steps
+        self.initial_value = check_number("initial_value", initial_value)
+        self.end_value = check_number("end_value", end_value)
+        self.decay_steps = check_number("decay_steps", decay_steps, 1.0)
 
     def __call__(self, step: int) -> float:
         """Returns the value at a count of environment steps."""
@@ -80,8 +80,9 @@ class ExponentialSchedule:
         *,
         unit: Literal["steps", "episodes"] = "steps",
     ) -> None:
-        if not 0.0 < decay_rate <= 1.0:
-            raise ValueError(f"`decay_rate` must be in (0, 1]. Received: {decay_rate=}")
+        check_number("initial_value", initial_value)
+        check_number("decay_rate", decay_rate, 0.0, 1.0, above=True)
+        check_number("end_value", end_value)
         if unit not in ("steps", "episodes"):
             raise ValueError(f'`unit` must be "steps" or "episodes". Received: {unit=}')
         self.initial_value = initial_value

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_dqn.arguments import check_number, check_type
+
 
 def soft_update(source: keras.layers.Layer, target: keras.layers.Layer, tau: float) -> None:
     """Moves the weights of `target` a step towards those of `source`.
@@ -44,14 +46,14 @@ def soft_update(source: keras.layers.Layer, target: keras.layers.Layer, tau: flo
 
 
 def check_tau(tau: float) -> None:
-    """Raises a `ValueError` if `tau` is outside [0, 1]."""
-    if not 0.0 <= tau <= 1.0:
-        raise ValueError(f"`tau` must be in [0, 1]. Received: tau={tau}")
+    """Raises a `TypeError` or `ValueError` unless `tau` is a number in [0, 1]."""
+    check_number("tau", tau, 0.0, 1.0)
 
 
 def check_same_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
     """Raises a `ValueError` unless both are built and have weights of the same shapes."""
     for name, network in (("source", source), ("target", target)):
+        check_type(name, network, keras.layers.Layer, "a Keras model or layer")
         if not network.built:
             raise ValueError(f"`{name}` must be built before its weights can be blended. "
                              f"Received: {name}={network}")  # fmt: skip

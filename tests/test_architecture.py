@@ -13,11 +13,13 @@ import keras_dqn
 PACKAGE = pathlib.Path(keras_dqn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
+    "arguments": -1,
+    "files": -1,
+    "stateful": -1,
     "ops": 0,
     "schedules": 0,
     "soft_update": 0,
     "spaces": 0,
-    "stateful": 0,
     "networks": 1,
     "replay": 1,
     "acting": 2,
@@ -30,6 +32,7 @@ LEVELS = {
 # Keras backend would have its own of. `models/dqn.py` has the tape.
 USES_TENSORFLOW = {
     "acting/compiled_program.py",
+    "acting/exact_values.py",
     "acting/export.py",
     "acting/litert_program.py",
     "integrations/tf_agents.py",
@@ -45,9 +48,13 @@ USES_TENSORFLOW = {
 # A worker that collects needs these and no Keras.
 HOST_ONLY = [
     "acting/collector.py",
+    "acting/env_calls.py",
     "acting/environment_stepper.py",
     "acting/episode_statistics.py",
+    "acting/episodes.py",
     "acting/exploration.py",
+    "arguments.py",
+    "files.py",
     "schedules.py",
     "stateful.py",
     *(f"{path.parent.name}/{path.name}" for path in sorted((PACKAGE / "spaces").glob("*.py"))),

@@ -6,6 +6,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from conftest import KERAS_VERSION
 from fixtures.make import batches, columns
 
 import keras_dqn
@@ -14,6 +15,7 @@ FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 EXPECTED = np.load(FIXTURES / "expected.npz")
 
 
+@pytest.mark.skipif(KERAS_VERSION < (3, 15), reason="written by Keras 3.15")
 def test_an_agent_loads_and_goes_on():
     agent = keras.models.load_model(FIXTURES / "agent.keras")
     assert type(agent) is keras_dqn.DQN

@@ -13,9 +13,11 @@ class Agent(Protocol):
 
     Attributes:
         network: The Keras model or layer whose weights decide.
+        action_start: Int, the environment's action that is 0 inside.
     """
 
     network: keras.layers.Layer
+    action_start: int
 
     def outputs_of(self, network: Any, observation: Any, training: bool | None = False) -> Any:
         """Returns what a network of the agent's architecture gives for `[B, ...]` observations."""

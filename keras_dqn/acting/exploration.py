@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dqn.arguments import check_schedule
 from keras_dqn.schedules import Schedule
 from keras_dqn.spaces.action_spec import greedy_actions, random_actions
 from keras_dqn.stateful import Stateful
@@ -59,6 +60,7 @@ class ScheduledExploration(Exploration):
 
     def __init__(self, name: str, schedule: Schedule) -> None:
         super().__init__()
+        check_schedule(name, schedule)
         self._name = name
         self._schedule = schedule
         self.update(0, 0)

@@ -11,7 +11,7 @@ from keras_dqn.networks.inspection import input_shape_of
 
 
 class ExportedPolicy(keras.Model):
-    """Maps observations `[B, ...]` (or a dict of such) to greedy actions `[B]` int64, 0-based.
+    """Maps observations `[B, ...]` (or a dict of such) to greedy actions `[B]` int64 of the space.
 
     Args:
         agent: A built `DQN`; the layers of its network that preprocess observations are part of it.
@@ -22,11 +22,13 @@ class ExportedPolicy(keras.Model):
         self.network = agent.network
         self._outputs_of = agent.outputs_of
         self._q_values = agent.q_values
+        self._action_start = agent.action_start
 
     def call(self, observation: Any) -> tf.Tensor:
         """Returns the actions."""
         q_values = self._q_values(self._outputs_of(self.network, observation))
-        return tf.argmax(q_values, axis=-1)  # LiteRT lacks an operation of Keras' argmax
+        # LiteRT lacks an operation of Keras' argmax.
+        return tf.argmax(q_values, axis=-1) + self._action_start
 
 
 def write_policy(agent: Agent, filepath: Any, format: str, **kwargs: Any) -> None:
@@ -60,6 +62,8 @@ def _observation_spec(network: keras.layers.Layer) -> Any:
 def _named_spec(inputs: Any, name: str) -> Any:
     if isinstance(inputs, dict):
         return {key: _named_spec(value, f"{name}_{key}") for key, value in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        return [_named_spec(value, f"{name}_observation{i}") for i, value in enumerate(inputs)]
     name = re.sub(r"\W", "_", name[1:]) or "observation"
     return tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype, name)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from keras_dqn.acting.agent import Agent
 from keras_dqn.acting.compiled_program import CompiledProgram
 from keras_dqn.acting.litert_program import LiteRTProgram, why_not_litert
+from keras_dqn.arguments import check_type
 from keras_dqn.spaces.action_spec import greedy_actions
 
 
@@ -32,6 +33,7 @@ class Policy:
     """
 
     def __init__(self, model: keras.Model) -> None:
+        check_type("model", model, keras.layers.Layer, "a DQN or another Keras model")
         self._model = model
         self._network = model.network if isinstance(model, Agent) else model
         self._programs: dict[tuple, Any] = {}
@@ -45,8 +47,12 @@ class Policy:
         return "compiled" if self.backend_reason else "litert"
 
     def __call__(self, observation: Any) -> NDArray[np.int64]:
-        """Returns the greedy actions, `[E]` int64, 0-based, for observations `[E, ...]`."""
-        return greedy_actions(self.action_values(observation))
+        """Returns the greedy actions, `[E]` int64, for observations `[E, ...]`.
+
+        Those of an agent are as `env.step` takes them; those of another model are 0-based.
+        """
+        start = self._model.action_start if isinstance(self._model, Agent) else 0
+        return greedy_actions(self.action_values(observation)) + start
 
     def action_values(self, observation: Any) -> NDArray[np.float32]:
         """Returns `[E, A]` float32 for observations `[E, ...]` (or a dict of such)."""

@@ -3,9 +3,13 @@
 import math
 import os
 import pathlib
+import warnings
 from typing import Any
 
 import keras
+
+from keras_dqn.arguments import check_type
+from keras_dqn.files import replaced
 
 _PANELS = {
     "return": ("episode_return", "val_return"),
@@ -23,7 +27,7 @@ class LearningCurve(keras.callbacks.Callback):
     environment steps or, without a collector, over epochs. It reads the logs, and so comes after
     those callbacks in the list. The picture is replaced as a whole: whoever has it open never sees
     half of one. Drawing takes some tenths of a second an epoch. A later `fit` with the same object
-    goes on with the curves.
+    goes on with the curves. If the picture cannot be written (a full disk), it warns once.
 
     Args:
         path: String or path of the picture; the suffix says which kind, `.png` or another one
@@ -41,6 +45,7 @@ class LearningCurve(keras.callbacks.Callback):
 
     def __init__(self, path: str | os.PathLike) -> None:
         super().__init__()
+        check_type("path", path, (str, os.PathLike), "a string or path")
         try:
             from matplotlib.figure import Figure
         except ImportError as error:
@@ -55,6 +60,7 @@ class LearningCurve(keras.callbacks.Callback):
                 f"`path` must end in one of {sorted('.' + kind for kind in kinds)}. "
                 f"Received: path={path}"
             )
+        self._warned = False
         self._epochs = 0
         self._curves: dict[str, tuple[list[float], list[float]]] = {}
 
@@ -70,7 +76,16 @@ class LearningCurve(keras.callbacks.Callback):
                     steps, values = self._curves.setdefault(name, ([], []))
                     steps.append(where)
                     values.append(value)
-        self._draw("environment steps" if "env_steps" in logs else "epochs")
+        try:
+            self._draw("environment steps" if "env_steps" in logs else "epochs")
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"`LearningCurve` cannot write its picture; training goes on without it. "
+                    f"Received: path={str(self.path)!r}, {error}",
+                    stacklevel=2,
+                )
 
     def get_state(self) -> dict[str, Any]:
         """Returns the curves so far."""
@@ -98,6 +113,5 @@ class LearningCurve(keras.callbacks.Callback):
         for panel in panels[1]:
             panel.set_xlabel(x_label)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.part")
-        figure.savefig(part, format=self._format)
-        os.replace(part, self.path)
+        with replaced(self.path) as unfinished:
+            figure.savefig(pathlib.Path(unfinished), format=self._format)

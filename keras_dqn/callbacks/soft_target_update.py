@@ -1,9 +1,11 @@
 """`SoftTargetUpdate`: a target network that follows, inside any Keras model's compiled step."""
 
+from functools import partial
 from typing import Any
 
 import keras
 
+from keras_dqn.arguments import check_integer, check_type
 from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.soft_update import check_tau, soft_update
 from keras_dqn.trainers.step_hooks import Hook, StepHooks, hooks_of
@@ -50,16 +52,19 @@ class SoftTargetUpdate(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         check_tau(tau)
-        if update_freq < 1 or update_freq != int(update_freq):
+        self.update_freq = check_integer("update_freq", update_freq, None)
+        if update_freq < 1:
             raise ValueError(
                 f"`update_freq` must be an integer of at least 1. Received: {update_freq=}"
             )
+        for name, network in (("source", source), ("target", target)):
+            if network is not None:
+                check_type(name, network, keras.layers.Layer, "a Keras model or layer")
         if (source is None) != (target is None):
             raise ValueError(
                 f"`source` and `target` must be given together. Received: {source=}, {target=}"
             )
         self.tau = tau
-        self.update_freq = int(update_freq)
         self.source = source
         self.target = target
         self._own_count: Any = None
@@ -117,11 +122,13 @@ class SoftTargetUpdate(keras.callbacks.Callback):
                 soft_update(source, target, tau)
 
         key = (id(source), id(target), tau, self.update_freq)
+        moved = model.target_network if source is None else target
         if self.update_freq == 1:
-            return Hook(blend, key)
+            return Hook(blend, key, moved)
         if owns_target:
-            return Hook(lambda: _blend_when_due(blend, model.update_count, self.update_freq), key)
-        return Hook(self._count_and_blend(blend), (*key, id(self._count())))
+            due = partial(_blend_when_due, blend, model.update_count, self.update_freq)
+            return Hook(due, key, moved)
+        return Hook(self._count_and_blend(blend), (*key, id(self._count())), moved)
 
     def _count(self) -> keras.Variable:
         if self._own_count is None:

@@ -8,8 +8,10 @@ from keras_dqn.replay.protocols import Replay
 from keras_dqn.spaces.action_spec import ActionSpec
 
 
-def check_network_fits(agent: Any, replay: Replay) -> None:
+def check_network_fits(agent: Any, replay: Replay) -> int:
     """Builds an agent for a buffer's observations, unless it is built, and checks its outputs.
+
+    Returns the action of the environment that is 0 inside.
 
     Args:
         agent: A `DQN`.
@@ -32,11 +34,28 @@ def check_network_fits(agent: Any, replay: Replay) -> None:
             f"{inputs}, which it refuses: {error}"
         ) from error
     num_values = agent.q_values(outputs).shape[-1]
-    num_actions = ActionSpec(replay.action_space).num_actions
+    action_spec = ActionSpec(replay.action_space)
+    num_actions = action_spec.num_actions
     if num_values != num_actions:
         raise ValueError(
             f"`network` must give one value for each of the {num_actions} actions of the "
             f"replay buffer's action space. Received: {num_values} values"
+        )
+    if agent.action_start not in (0, action_spec.start):
+        raise ValueError(
+            "`action_start` must be that of the replay buffer's action space: the agent has "
+            f"learned others. Received: action_start={agent.action_start}, {action_spec.space}"
+        )
+    return action_spec.start
+
+
+def check_action_values(outputs: Any) -> None:
+    """Raises a `ValueError` unless a network's outputs are one tensor `[B, A]`."""
+    shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
+    if keras.tree.is_nested(outputs) or len(outputs.shape) != 2:
+        raise ValueError(
+            "`network` must map observations to action values of shape [B, A]. Received: "
+            f"outputs of shape {shapes}"
         )
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dqn import ops
+from keras_dqn.acting.exact_values import ExactValues
 from keras_dqn.acting.export import write_policy
 from keras_dqn.acting.policy import Policy
-from keras_dqn.models.checks import check_network_fits, check_ranks
+from keras_dqn.arguments import check_bool
+from keras_dqn.models.checks import check_action_values, check_network_fits, check_ranks
 from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.spaces.action_spec import greedy_actions
 from keras_dqn.trainers.backend import compiled
@@ -42,6 +44,10 @@ class DQN(TargetNetworkModel):
         name: String or None.
         **kwargs: Arguments of `keras.Model`, such as `dtype`.
 
+    Attributes:
+        action_start: Int, `Discrete.start` of the action space. `fit` takes it from the replay
+            buffer and it is saved; without one set it.
+
     Raises:
         TypeError: If `network` is not a Keras layer, or has no `get_config` to clone it by.
 
@@ -66,7 +72,7 @@ class DQN(TargetNetworkModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(network, name=name, **kwargs)
-        self.double = double
+        self.double = check_bool("double", double)
         self._q_value_metric = keras.metrics.Mean("q_value")
         self._td_error_metric = keras.metrics.Mean("abs_td_error")
 
@@ -78,11 +84,7 @@ class DQN(TargetNetworkModel):
 
     def q_values(self, outputs: Any) -> Any:
         """Returns the action values `[B, A]` float32 that a network's outputs stand for."""
-        if len(outputs.shape) != 2:
-            raise ValueError(
-                "`network` must map observations to action values of shape [B, A]. Received: "
-                f"outputs of shape {tuple(outputs.shape)}"
-            )
+        check_action_values(outputs)
         return keras.ops.cast(outputs, "float32")
 
     def next_values(self, outputs: Any) -> Any:
@@ -230,7 +232,7 @@ class DQN(TargetNetworkModel):
 
     def check_replay(self, replay: Any) -> None:
         """Raises a `ValueError` unless the network fits a buffer's observations and actions."""
-        check_network_fits(self, replay)
+        self.action_start = check_network_fits(self, replay)
 
     # Acting
 
@@ -242,19 +244,16 @@ class DQN(TargetNetworkModel):
                 If the network is not built yet, the first axis is treated as the batch axis.
 
         Returns:
-            `[E]` int64, or a 0-d int64 array; 0-based: add a `Discrete.start` for `env.step`.
+            `[E]` int64, or a 0-d int64 array, as `env.step` takes them: see `action_start`.
         """
         observation = keras.tree.map_structure(np.asarray, observation)
         self.build_for(observation)
-        is_one = keras.tree.flatten(observation)[0].ndim == self._observation_rank
-        if is_one:
-            observation = keras.tree.map_structure(lambda array: array[None], observation)
-        actions = greedy_actions(self._compiled_values(observation).numpy())
-        return np.asarray(actions[0] if is_one else actions)
+        values = self._exact_values(observation, self._observation_rank)
+        return np.asarray(greedy_actions(values) + self.action_start)
 
     @cached_property
-    def _compiled_values(self) -> Any:
-        return compiled(lambda observation: self.q_values(self(observation, training=False)))
+    def _exact_values(self) -> ExactValues:
+        return ExactValues(self)
 
     def policy(self) -> Policy:
         """Returns a snapshot of the network for fast acting; `refresh()` reads it again."""

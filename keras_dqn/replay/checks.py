@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dqn.arguments import check_integer, check_number
 from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.observation_spec import ObservationSpec, add_axis
 
@@ -57,10 +58,10 @@ class StepChecks:
         if self._num_envs == 1 and reward.ndim == 0:
             observation, next_observation = add_axis(observation), add_axis(next_observation)
             action, reward, terminated, truncated = [action], [reward], [terminated], [truncated]
+        rewards = self._rewards(reward)  # first: its shape tells whether there is an axis [E]
         check = self._observation_spec.check
         observations = check("observation", observation, self._num_envs)
         actions = self._actions(action)
-        rewards = self._rewards(reward)
         terminated = self._booleans("terminated", terminated)
         truncated = self._booleans("truncated", truncated)
         next_observations = self._observation_spec.check(
@@ -116,10 +117,14 @@ class StepChecks:
         return array.tolist()
 
 
-def check_sizes(capacity: int, num_envs: int, frame_stack: int | None, space: Any) -> None:
-    """Raises a `ValueError` if a size of a buffer is outside its range."""
-    if num_envs < 1:
-        raise ValueError(f"`num_envs` must be at least 1. Received: {num_envs=}")
+def check_sizes(
+    capacity: int, num_envs: int, frame_stack: int | None, space: Any
+) -> tuple[int, int, int | None]:
+    """Returns the sizes of a buffer as ints, if they are inside their ranges."""
+    capacity = check_integer("capacity", capacity, None)
+    num_envs = check_integer("num_envs", num_envs)
+    if frame_stack is not None:
+        frame_stack = check_integer("frame_stack", frame_stack, None)
     if capacity < num_envs * (frame_stack or 1):
         raise ValueError(
             "`capacity` must hold at least an observation for each environment. Received: "
@@ -131,17 +136,15 @@ def check_sizes(capacity: int, num_envs: int, frame_stack: int | None, space: An
             f"`FrameStackObservation` makes them. Received: {frame_stack=}, "
             f"observation_space={space}"
         )
+    return capacity, num_envs, frame_stack
 
 
 def check_sampling(
     batch_size: int, gamma: float, n_step: int, num_batches: int | None = None
 ) -> None:
-    """Raises a `ValueError` if an argument of `sample` or `dataset` is outside its range."""
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
-    if not 0.0 <= gamma <= 1.0:
-        raise ValueError(f"`gamma` must be in [0, 1]. Received: gamma={gamma}")
-    if n_step < 1:
-        raise ValueError(f"`n_step` must be at least 1. Received: n_step={n_step}")
-    if num_batches is not None and num_batches < 1:
-        raise ValueError(f"`num_batches` must be at least 1. Received: {num_batches=}")
+    """Raises a `TypeError` or `ValueError` if `sample` or `dataset` cannot take an argument."""
+    check_integer("batch_size", batch_size)
+    check_number("gamma", gamma, 0.0, 1.0)
+    check_integer("n_step", n_step)
+    if num_batches is not None:
+        check_integer("num_batches", num_batches)

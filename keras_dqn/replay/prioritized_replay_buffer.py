@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dqn.arguments import check_number
 from keras_dqn.replay.priorities import VARIANTS
 from keras_dqn.replay.prioritized_sampler import PrioritizedSampler, check_beta
 from keras_dqn.replay.replay_buffer import ReplayBuffer
@@ -69,13 +70,11 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         variant: str = "proportional",
         **kwargs: Any,
     ) -> None:
-        if not 0.0 <= alpha < np.inf:
-            raise ValueError(f"`alpha` must be at least 0. Received: {alpha=}")
+        check_number("alpha", alpha, 0.0)
         if not callable(beta):
             check_beta(beta)
-        if not 0.0 < epsilon < np.inf:
-            raise ValueError(f"`epsilon` must be above 0. Received: {epsilon=}")
-        if variant not in VARIANTS:
+        check_number("epsilon", epsilon, 0.0, above=True)
+        if not isinstance(variant, str) or variant not in VARIANTS:
             raise ValueError(f"`variant` must be one of {list(VARIANTS)}. Received: {variant=}")
         super().__init__(capacity, observation_space, action_space, **kwargs)
         self.alpha = alpha

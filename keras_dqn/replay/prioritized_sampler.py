@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dqn.arguments import check_number
 from keras_dqn.replay.n_step import BOUNDARY
 from keras_dqn.replay.protocols import Priorities
 from keras_dqn.replay.rings import Rings
@@ -88,7 +89,9 @@ class PrioritizedSampler(UniformSampler):
 
 def check_beta(beta: float) -> None:
     """Raises a `ValueError` unless beta is finite and at least 0."""
-    if beta is None or not 0.0 <= beta < np.inf:
+    if beta is not None:
+        check_number("beta", beta, 0.0)
+    else:
         raise ValueError(
             "`beta` must be at least 0, or a function of the number of updates; a file does not "
             f"hold a function: give it to `load(path, beta=...)`. Received: {beta=}"

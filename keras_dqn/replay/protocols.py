@@ -10,6 +10,7 @@ from keras_dqn.replay.n_step import Windows
 from keras_dqn.replay.sum_tree import SumTree
 
 
+@runtime_checkable
 class Replay(Protocol):
     """A replay buffer: collectors add to it, a `ReplayDataset` draws from it."""
 

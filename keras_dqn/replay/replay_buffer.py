@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dqn.arguments import check_seed
 from keras_dqn.replay import persistence
 from keras_dqn.replay.checks import StepChecks, check_sampling, check_sizes
 from keras_dqn.replay.gather import gather, stacked
@@ -51,7 +52,7 @@ class ReplayBuffer:
     Raises:
         ValueError: If `capacity` is below `num_envs`, a space is of another kind, or observations
             are not stacked as `frame_stack` says.
-        MemoryError: If so many rows cannot be allocated; an `OSError` if they are files.
+        MemoryError: If rows cannot be allocated; an `OSError` if they are files.
 
     Example:
     >>> space = gym.spaces.Box(-1.0, 1.0, (2,))
@@ -78,13 +79,11 @@ class ReplayBuffer:
         directory: Any = None,
         seed: int | None = None,
     ) -> None:
-        self.capacity = capacity
         self.observation_space = observation_space
         self.action_space = action_space
-        self.num_envs = num_envs
-        self.frame_stack = frame_stack
-        self.seed = seed
-        check_sizes(capacity, num_envs, frame_stack, observation_space)
+        self.seed = check_seed(seed)
+        sizes = check_sizes(capacity, num_envs, frame_stack, observation_space)
+        capacity, num_envs, frame_stack = self.capacity, self.num_envs, self.frame_stack = sizes
         self.storage = allocator(storage, directory)
         self._rng = np.random.default_rng(seed)
         self._spec = spec = ObservationSpec(observation_space)
@@ -161,6 +160,8 @@ class ReplayBuffer:
                 end = terminated[e] * TERMINATED | truncated[e] * TRUNCATED
                 append(e, observations, actions[e], rewards[e], end, next_observations)
         self.storage.written(self._rings.heads_list, self._rings.runs_list)
+        if not self.storage.has_header:
+            self.flush()  # a killed process loses no more than priorities
 
     # Drawing
 
@@ -246,8 +247,7 @@ class ReplayBuffer:
         """Returns the buffer that was saved to a file, or flushed to a `"memmap"` directory.
 
         Args:
-            path: String or path of the file or directory. The files of a directory are used where
-                they are.
+            path: String or path of the file, or of the directory, which is used where it is.
             env: The environment or vector environment it must fit. Defaults to `None`.
             **kwargs: Arguments of the constructor that the file does not hold: a `beta` that is a
                 function.
@@ -292,7 +292,7 @@ class ReplayBuffer:
         self._rng.bit_generator.state = counters["generator"]
 
     def get_state(self) -> dict[str, Any]:
-        """Returns contents, priorities, counters and the generator's state, all copied."""
+        """Returns contents, priorities, counters and generator, all copied."""
         return persistence.get_state(self)
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -34,7 +34,10 @@ class UniformSampler:
             RuntimeError: If there is no start of a complete window yet.
         """
         if not self.rings.num_transitions:
-            raise RuntimeError("The replay buffer is empty: `add` transitions before drawing some.")
+            raise RuntimeError(
+                "The replay buffer is empty: `add` transitions before drawing some, or give "
+                "`CollectTransitions` a `warmup_steps` above 0."
+            )
         env, row = self._rows(num_batches * batch_size, batch_size)
         window = self.rings.windows(env, row, gamma, n_step)
         for _ in range(_MAX_REDRAWS):

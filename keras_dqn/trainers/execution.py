@@ -64,8 +64,8 @@ class Execution:
             run = partial(self._program(stack), stack)
             logs, td_error = run() if alongside is None else self._run_both(run, alongside)
             alongside = None
-            if keys is not None and self._hooks is not None and self._hooks.feedback is not None:
-                self._hooks.feedback(keys.numpy(), td_error.numpy())
+            if keys is not None and self._hooks is not None:
+                self._hooks.feed_back(keys.numpy(), td_error.numpy())
         if logs is None:
             raise StopIteration
         return logs
@@ -184,7 +184,7 @@ def _signature(stack: Any) -> Hashable:
     """Returns a stack's structure, shapes and dtypes: stacks of equal ones share one program."""
     if isinstance(stack, dict):
         return tuple((key, _signature(value)) for key, value in stack.items())
-    if isinstance(stack, tuple):
+    if isinstance(stack, (tuple, list)):
         return tuple(_signature(value) for value in stack)
     return tuple(stack.shape), stack.dtype
 

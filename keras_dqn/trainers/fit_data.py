@@ -4,11 +4,24 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_dqn.arguments import check_integer
+from keras_dqn.replay.protocols import Replay
 from keras_dqn.replay.replay_dataset import ReplayDataset
+
+
+def check_data(x: Any) -> None:
+    """Raises a `TypeError` for a replay buffer in the place of its dataset."""
+    if isinstance(x, Replay):
+        raise TypeError(
+            "`x` must be a dataset: `replay.dataset(batch_size, gamma=..., n_step=...)`. Received: "
+            f"x={x}"
+        )
 
 
 def check_steps(argument: str, dataset: Any, steps: int | None) -> None:
     """Raises a `ValueError` if an endless dataset comes without its number of steps."""
+    if steps is not None:
+        check_integer(argument, steps)
     is_dataset = isinstance(dataset, tf.data.Dataset)
     if is_dataset and steps is None and dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(

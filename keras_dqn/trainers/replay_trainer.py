@@ -6,13 +6,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_dqn.arguments import check_integer
 from keras_dqn.networks.inspection import has_convolutions, layers_of
 from keras_dqn.replay.protocols import TakesPriorities
 from keras_dqn.replay.replay_dataset import ReplayDataset
 from keras_dqn.trainers.batch import unpack_batch
 from keras_dqn.trainers.execution import Execution
-from keras_dqn.trainers.fit_data import check_multiple, check_steps, drawn_in_executions
+from keras_dqn.trainers.fit_data import check_data, check_multiple, check_steps, drawn_in_executions
+from keras_dqn.trainers.replicas import refuse_many_steps_on_many_replicas, refuse_replicas
 from keras_dqn.trainers.step_hooks import hooks_of, train_step_replaced
+from keras_dqn.trainers.watch import with_watch
 
 
 class ReplayTrainer(keras.Model):
@@ -83,6 +86,7 @@ class ReplayTrainer(keras.Model):
             **kwargs: `metrics`, `steps_per_execution` (K updates in one compiled program) and
                 all other arguments of `keras.Model.compile`.
         """
+        check_integer("steps_per_execution", kwargs.get("steps_per_execution", 1))
         input_shape = self.known_input_shape()
         if input_shape is not None and not self.built:
             self.build(input_shape)
@@ -118,7 +122,7 @@ class ReplayTrainer(keras.Model):
     def make_train_function(self, force: bool = False) -> Any:
         """Makes `train_function`, which runs one execution of `train_step`s, unless it is there."""
         if self.train_function is None or force:
-            self._refuse_many_steps_on_many_replicas()
+            refuse_many_steps_on_many_replicas(self)
             step = self._counted(self.train_step)
             if self.num_replicas > 1:
                 with train_step_replaced(self, lambda data: step(data)[0]):
@@ -129,7 +133,7 @@ class ReplayTrainer(keras.Model):
     def make_test_function(self, force: bool = False) -> Any:
         """Makes `test_function`, which runs one execution of `test_step`s, unless it is there."""
         if self.test_function is None or force:
-            self._refuse_many_steps_on_many_replicas()
+            refuse_many_steps_on_many_replicas(self)
             if self.num_replicas > 1:
                 return super().make_test_function(force)
             self.test_function = Execution(self, lambda data: (self.test_step(data), None))
@@ -166,7 +170,7 @@ class ReplayTrainer(keras.Model):
         Raises:
             ValueError: If the model runs on several replicas, in Keras' own loop.
         """
-        self._refuse_replicas("Nothing can run alongside an execution")
+        refuse_replicas(self, "Nothing can run alongside an execution")
         self._hooks.alongside = function
 
     def feed_back_to(self, update_priorities: Callable[[Any, Any], None]) -> None:
@@ -180,21 +184,6 @@ class ReplayTrainer(keras.Model):
                 called after each execution.
         """
         self._hooks.feedback = update_priorities
-
-    def _refuse_replicas(self, what: str) -> None:
-        if self.num_replicas > 1:
-            raise ValueError(
-                f"{what} under a distribution strategy of several replicas, in Keras' own loop. "
-                f"Received: strategy={self.distribute_strategy}"
-            )
-
-    def _refuse_many_steps_on_many_replicas(self) -> None:
-        if self.num_replicas > 1 and self.steps_per_execution > 1:
-            raise ValueError(
-                "`steps_per_execution` must be 1 under a distribution strategy of several "
-                f"replicas. Received: steps_per_execution={self.steps_per_execution}, "
-                f"replicas={self.num_replicas}"
-            )
 
     # Datasets
 
@@ -226,6 +215,7 @@ class ReplayTrainer(keras.Model):
             ValueError: If `steps_per_epoch` is missing or no such multiple, or the network's output
                 does not fit the action space of the replay buffer.
         """
+        check_data(x)
         steps_per_epoch = kwargs.get("steps_per_epoch")
         check_steps("steps_per_epoch", x, steps_per_epoch)
         check_multiple(steps_per_epoch, self.steps_per_execution)
@@ -238,11 +228,12 @@ class ReplayTrainer(keras.Model):
         with self._hooks.one_fit():
             if isinstance(x, ReplayDataset):
                 self.check_replay(x.replay)
+                self._hooks.replay = x.replay
                 if isinstance(x.replay, TakesPriorities):
-                    self._refuse_replicas("Priorities cannot be fed back")
+                    refuse_replicas(self, "Priorities cannot be fed back")
                     self.feed_back_to(x.replay.update_priorities)
             x = self._drawn_in_executions(x, steps_per_epoch)
-            callbacks = _with_watch(callbacks)
+            callbacks = with_watch(callbacks)
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def evaluate(
@@ -273,27 +264,32 @@ class ReplayTrainer(keras.Model):
         x = self._drawn_in_executions(x, steps)
         return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, **kwargs)
 
+    def predict(
+        self, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: Any = None,
+        callbacks: Any = None,
+    ) -> Any:  # fmt: skip
+        """Returns the outputs of the network, as `keras.Model.predict` does.
+
+        Args:
+            x: As in Keras, and so are `batch_size`, `verbose` and `callbacks`.
+            batch_size: See `x`.
+            verbose: See `x`.
+            steps: Int or None, the number of batches; an endless dataset needs it.
+            callbacks: See `x`.
+
+        Raises:
+            ValueError: If `steps` is missing on an endless dataset.
+        """
+        check_data(x)
+        check_steps("steps", x, steps)
+        return super().predict(x, batch_size, verbose, steps, callbacks)
+
     def _drawn_in_executions(self, dataset: Any, steps: int | None) -> Any:
         if self.num_replicas > 1:
             return dataset
         # Under such a strategy Keras takes the first element for a batch, to build the loss.
         one_device = isinstance(self.distribute_strategy, tf.distribute.OneDeviceStrategy)
         return drawn_in_executions(dataset, steps, self.steps_per_execution, stacked=not one_device)
-
-
-class _Watch(keras.callbacks.Callback):
-    """Calls `after_epoch` of the model, as the last one of the callbacks."""
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.model.after_epoch()
-
-
-def _with_watch(callbacks: Any) -> Any:
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        if not any(isinstance(callback, _Watch) for callback in callbacks.callbacks):
-            callbacks.append(_Watch())
-        return callbacks
-    return [*(keras.tree.flatten(callbacks) if callbacks else []), _Watch()]
 
 
 def _is_auto(argument: Any) -> bool:

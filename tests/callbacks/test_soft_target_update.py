@@ -255,12 +255,13 @@ def test_one_trace_over_many_fits(make_network, make_batches, as_dataset, steps_
     CountingAgent.traces = 0
     agent = CountingAgent(make_network())
     agent.compile("sgd", steps_per_execution=steps_per_execution)
+    copied = keras.models.clone_model(agent.network)
     for _ in range(3):
         agent.fit(
             as_dataset(make_batches(8)),
             epochs=2,
             verbose=0,
-            callbacks=[SoftTargetUpdate(0.1), SoftTargetUpdate(1.0, 100)],
+            callbacks=[SoftTargetUpdate(0.1), SoftTargetUpdate(1.0, 100, agent.network, copied)],
         )
     assert CountingAgent.traces == 1
     agent.compile("sgd", steps_per_execution=steps_per_execution)

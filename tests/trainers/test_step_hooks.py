@@ -65,7 +65,8 @@ def test_left_over_hooks_run_in_no_later_fit():
 
 def test_two_callbacks_share_the_hooks_of_a_model():
     student, teacher = plain_pair()
-    callbacks = [SoftTargetUpdate(tau, source=student, target=teacher) for tau in (0.5, 0.25)]
+    targets = [teacher, keras.models.clone_model(teacher)]
+    callbacks = [SoftTargetUpdate(0.5, source=student, target=target) for target in targets]
     seen = []
     look = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: seen.append(hooks_of(student))

@@ -1,0 +1,22 @@
+"""What is refused under a distribution strategy of several replicas, in Keras' own loop."""
+
+from typing import Any
+
+
+def refuse_replicas(model: Any, what: str) -> None:
+    """Raises a `ValueError` if a model runs on several replicas."""
+    if model.num_replicas > 1:
+        raise ValueError(
+            f"{what} under a distribution strategy of several replicas, in Keras' own loop. "
+            f"Received: strategy={model.distribute_strategy}"
+        )
+
+
+def refuse_many_steps_on_many_replicas(model: Any) -> None:
+    """Raises a `ValueError` if a model runs several steps an execution on several replicas."""
+    if model.num_replicas > 1 and model.steps_per_execution > 1:
+        raise ValueError(
+            "`steps_per_execution` must be 1 under a distribution strategy of several "
+            f"replicas. Received: steps_per_execution={model.steps_per_execution}, "
+            f"replicas={model.num_replicas}"
+        )
