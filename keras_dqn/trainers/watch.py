@@ -25,9 +25,9 @@ class Watch(keras.callbacks.Callback):
         self._warned = True
         update = int(self.model.update_count.numpy())
         warnings.warn(
-            f"Training has diverged: after update {update} the loss is {float(loss)}{wrong}. The usual remedies: a smaller learning rate, `clipnorm` in the "
-            "optimizer, a smaller tau, rewards of a smaller scale. "
-            "`keras.callbacks.TerminateOnNaN()` ends such a run.",
+            f"Training has diverged: after update {update} the loss is {float(loss)}{wrong}. The "
+            "usual remedies: a smaller learning rate, `clipnorm` in the optimizer, a smaller tau, "
+            "rewards of a smaller scale. `keras.callbacks.TerminateOnNaN()` ends such a run.",
             stacklevel=2,
         )
 
