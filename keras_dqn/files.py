@@ -1,7 +1,9 @@
 """Files that are replaced as a whole: a crash at any time leaves the old one or the new one."""
 
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +23,7 @@ def replaced(path: str | os.PathLike, suffix: str | None = None) -> Iterator[str
         path: String or path. Its directory must be there.
         suffix: String, how the new file's name must end. Defaults to the suffix of `path`.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays one
     ending = _MARK + (path.suffix if suffix is None else suffix)
     _remove_left_over(path, ending)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{ending}")
@@ -33,7 +35,20 @@ def replaced(path: str | os.PathLike, suffix: str | None = None) -> Iterator[str
         with suppress(FileNotFoundError):
             unfinished.unlink()
         raise
-    flush_to_disk(path.absolute().parent)
+    flush_to_disk(path.parent)
+
+
+def reserve(path: str | os.PathLike, size: int) -> None:
+    """Raises an `OSError` unless the disk takes a file of `size` bytes, which there is then.
+
+    To be told now is better than in the middle of writing: a mapped file on a full disk ends the
+    process, and so may HDF5.
+    """
+    with open(path, "ab") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
 
 
 def flush_to_disk(path: str | os.PathLike) -> None:

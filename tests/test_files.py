@@ -70,3 +70,13 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path):
         assert pathlib.Path(running).exists()
     assert path.read_text() == "first"
     assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "a.txt"
+    link.symlink_to(tmp_path / "there" / "b.txt")
+    write(link, "new")
+    assert link.is_symlink()
+    assert (tmp_path / "there" / "b.txt").read_text() == "new"

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.files import replaced
+from keras_dqn.files import replaced, reserve
 
 _FORMAT = np.bytes_("keras_dqn replay buffer")  # of fixed length: strings carry no checksum
 VERSION = 1
@@ -31,6 +31,7 @@ def write_file(path: str, header: dict, arrays: dict[str, NDArray], used: Ranges
     """
     text = np.frombuffer(json.dumps(header, default=np.generic.item).encode(), np.uint8)
     with replaced(path) as unfinished:
+        reserve(unfinished, _largest_size(text, arrays, used))
         _write(unfinished, text, arrays, used)
 
 
@@ -40,12 +41,26 @@ def _write(path: str, text: NDArray, arrays: dict[str, NDArray], used: Ranges) -
         file.attrs["version"] = VERSION
         file.create_dataset("header", data=text, chunks=text.shape, fletcher32=True)
         for name, array in arrays.items():
-            rows = max(1, min(len(array), _CHUNK_BYTES // max(1, array[:1].nbytes)))
+            rows = _chunk_rows(array)
             dataset = file.create_dataset(
                 name, array.shape, array.dtype, chunks=(rows, *array.shape[1:]), fletcher32=True
             )
             for start, stop in used:
                 dataset[start:stop] = array[start:stop]
+
+
+def _chunk_rows(array: NDArray) -> int:
+    return max(1, min(len(array), _CHUNK_BYTES // max(1, array[:1].nbytes)))
+
+
+def _largest_size(text: NDArray, arrays: dict[str, NDArray], used: Ranges) -> int:
+    """Returns bytes that the file will not exceed: whole chunks, and room for the rest."""
+    size = len(text) + 4_096
+    for array in arrays.values():
+        rows = _chunk_rows(array)
+        chunks = sum((stop - start) // rows + 2 for start, stop in used)
+        size += min(chunks, len(array) // rows + 1) * (rows * array[:1].nbytes + 64) + 4_096
+    return size
 
 
 def read_header(path: str) -> dict:

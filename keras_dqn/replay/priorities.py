@@ -121,7 +121,7 @@ class RankBased:
         negated = -self._priorities[filled]
         order = negated.argsort(kind="stable")
         self._ranked = negated[order]
-        self._tree.leaves[:] = 0.0
+        self._tree.leaves[np.flatnonzero(self._tree.leaves)] = 0.0
         self._tree.leaves[filled[order]] = np.arange(1.0, len(filled) + 1) ** -self.alpha
         self._tree.rebuild()
         self._num_changed = 0

@@ -1,9 +1,7 @@
 """Where a replay buffer's arrays are: in memory, or in files of a directory, mapped into it."""
 
-import errno
 import json
 import os
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.files import replaced
+from keras_dqn.files import replaced, reserve
 
 _HEADER = "buffer.json"
 
@@ -74,7 +72,7 @@ class MemmapDirectory:
         file = self.path / f"{name}.npy"
         array = np.lib.format.open_memmap(file, "w+", dtype, shape)
         try:
-            _reserve(file)
+            reserve(file, file.stat().st_size)
         except OSError:
             file.unlink()  # a sparse file on a full disk ends the process when it is written to
             raise
@@ -136,16 +134,6 @@ class MemmapDirectory:
         """Replaces a file atomically."""
         with replaced(self.path / name) as unfinished, open(unfinished, "wb") as file:
             write(file)
-
-
-def _reserve(file: Path) -> None:
-    """Raises an `OSError` unless the disk has the space that a file of zeros will take."""
-    size = file.stat().st_size
-    if hasattr(os, "posix_fallocate"):
-        with open(file, "r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, size)
-    elif shutil.disk_usage(file.parent).free < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
 
 def _save_array(array: NDArray, file: Any) -> None:

@@ -56,8 +56,14 @@ class SumTree:
                 nodes[node] = nodes[left] + nodes[left | 1]
 
     def rebuild(self) -> None:
-        """Sums all levels anew, after `leaves` was written to directly."""
-        self.set(np.arange(len(self.leaves)), self.leaves)
+        """Sums all levels anew, after `leaves` was written to directly.
+
+        Only what is not zero is written, so that memory for empty leaves is never taken.
+        """
+        inner = self._nodes[1 : self._width]
+        inner[np.flatnonzero(inner)] = 0.0
+        filled = np.flatnonzero(self.leaves)
+        self.set(filled, self.leaves[filled])
 
     def find(self, mass: NDArray[np.float64]) -> NDArray[np.int64]:
         """Returns for each mass in [0, total) the leaf it falls into, `[N]`; never a zero one.

@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import gymnasium as gym
 import h5py
@@ -206,6 +208,61 @@ def test_damaged_files_in_full(originals, tmp_path):
     refused = try_damages(originals, tmp_path, 1_000, np.random.default_rng(1))
     print(f"{refused} of 1,000 damaged files were refused")
     assert refused > 300
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss in kilobytes")
+@pytest.mark.parametrize("variant", ["proportional", "rank"])
+def test_capacity_beyond_the_stored_rows_takes_no_memory(tmp_path, variant):
+    replay = PrioritizedReplayBuffer(
+        40_000_000, SPACE, gym.spaces.Discrete(3), num_envs=1, variant=variant, seed=0
+    )
+    for step in range(50):
+        replay.add(np.zeros(2), step % 3, 1.0, step % 5 == 4, False, np.ones(2))
+    replay.save(tmp_path / "replay.h5")
+    code = (
+        "import resource, sys, keras_dqn\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "keras_dqn.PrioritizedReplayBuffer.load(sys.argv[2])\n"
+        "before = peak()\n"
+        "replay = keras_dqn.PrioritizedReplayBuffer.load(sys.argv[1])\n"
+        "replay.sample(64)\n"
+        "assert len(replay) == 50\n"
+        "print(peak() - before)\n"
+    )
+    small = PrioritizedReplayBuffer(40, SPACE, gym.spaces.Discrete(3), variant=variant)
+    small.add(np.zeros(2), 0, 1.0, True, False, np.ones(2))
+    small.save(tmp_path / "small.h5")
+    command = [sys.executable, "-c", code, tmp_path / "replay.h5", tmp_path / "small.h5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # All arrays would be 2 GB.
+    assert int(done.stdout.split()[-1]) < 64_000 + 2 * os.path.getsize(tmp_path / "replay.h5") / 1e3
+
+
+@pytest.mark.hard
+@pytest.mark.skipif(os.name != "posix", reason="RLIMIT_FSIZE")
+def test_a_disk_that_is_full_at_twenty_sizes_leaves_the_old_file(tmp_path):
+    replay = filled()
+    path = tmp_path / "replay.h5"
+    replay.save(path)
+    before = path.read_bytes()
+    code = (
+        "import resource, signal, sys, keras_dqn\n"
+        "replay = keras_dqn.PrioritizedReplayBuffer.load(sys.argv[1])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "for size in map(int, sys.argv[2:]):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
+        "    try:\n"
+        "        replay.save(sys.argv[1])\n"
+        "    except Exception:\n"
+        "        continue\n"
+        "    print('saved')\n"
+    )
+    sizes = np.linspace(10, len(before) - 10, 20).astype(int).tolist()
+    command = [sys.executable, "-c", code, path, *map(str, sizes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "saved" not in done.stdout
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == [path.name]
 
 
 # Directories of mapped arrays
