@@ -185,7 +185,7 @@ class DQN(TargetNetworkModel):
             extra = extra * weight
         loss = self.compute_loss(observation, target, prediction, weight, training=training)
         # Keras divides its part by the number of replicas because it sums their gradients.
-        extra_loss = keras.ops.mean(extra) / self.num_replicas
+        extra_loss = keras.ops.cast(keras.ops.mean(extra) / self.num_replicas, loss.dtype)
         return loss + extra_loss, outputs, prediction
 
     def compute_loss(
