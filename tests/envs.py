@@ -98,6 +98,19 @@ class DictCountingEnv(CountingEnv):
         return {"counter": counter, "deep": {"minus": -counter}}
 
 
+class TupleCountingEnv(CountingEnv):
+    """Observes the counter in a Tuple of two."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        box = self.observation_space
+        self.observation_space = gym.spaces.Tuple([box, box])
+
+    def observe(self) -> tuple:
+        counter = super().observe()
+        return counter, -counter
+
+
 class DiscreteCountingEnv(CountingEnv):
     """Observes the counter as an element of a Discrete space."""
 

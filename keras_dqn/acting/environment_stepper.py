@@ -149,6 +149,8 @@ class EnvironmentStepper:
         """Copies, since an environment may write its next observation into the same array."""
         if isinstance(observation, dict):
             return {key: self._own(value) for key, value in observation.items()}
+        if isinstance(observation, tuple):
+            return tuple(self._own(value) for value in observation)
         return np.array(observation) if self._vectorized else np.array(observation)[None]
 
 
@@ -164,6 +166,8 @@ def _five(result: Any) -> tuple:
 def _copy(observation: Any) -> Any:
     if isinstance(observation, dict):
         return {key: _copy(value) for key, value in observation.items()}
+    if isinstance(observation, (tuple, list)):  # JSON knows no tuples
+        return tuple(_copy(value) for value in observation)
     return None if observation is None else np.array(observation)
 
 
@@ -186,6 +190,11 @@ def _with_rows(observation: Any, rows: Any, where: NDArray[np.bool_]) -> Any:
             key: _with_rows(value, {e: rows[e][key] for e in np.flatnonzero(where)}, where)
             for key, value in observation.items()
         }
+    if isinstance(observation, tuple):
+        return tuple(
+            _with_rows(value, {e: rows[e][i] for e in np.flatnonzero(where)}, where)
+            for i, value in enumerate(observation)
+        )
     observation = observation.copy()
     for e in np.flatnonzero(where):
         observation[e] = rows[e]

@@ -38,7 +38,9 @@ def gather(
 
 
 def stacked(columns: Any, num_batches: int) -> Any:
-    """Returns (nested dicts of) columns `[K * B, ...]` as `[K, B, ...]`."""
+    """Returns (nested dicts or tuples of) columns `[K * B, ...]` as `[K, B, ...]`."""
     if isinstance(columns, dict):
         return {name: stacked(column, num_batches) for name, column in columns.items()}
+    if isinstance(columns, tuple):
+        return tuple(stacked(column, num_batches) for column in columns)
     return columns.reshape(num_batches, -1, *columns.shape[1:])

@@ -38,7 +38,7 @@ class ReplayBuffer:
         capacity: Int, rows over all environments; `capacity // num_envs` for each of them. The
             oldest are overwritten.
         observation_space: Gymnasium space of one environment's observations: Box, Discrete,
-            MultiBinary, MultiDiscrete or a (nested) Dict of them.
+            MultiBinary, MultiDiscrete or a (nested) Dict or Tuple of them.
         action_space: `gymnasium.spaces.Discrete` of one environment.
         num_envs: Int, E, the number of environments that are stepped together. Defaults to `1`.
         frame_stack: Int k or None. With k, observations are stacks of k frames on their first axis,

@@ -110,16 +110,16 @@ class ObservationSpec:
     """The leaves of an observation space, in a fixed order, and the way there and back.
 
     Args:
-        space: A Gymnasium space of numbers, or a (nested) Dict of such spaces.
+        space: A Gymnasium space of numbers, or a (nested) Dict or Tuple of such spaces.
 
     Raises:
-        ValueError: If the space holds anything else (Text, Sequence, Graph, Tuple).
+        ValueError: If the space holds anything else (Text, Sequence, Graph).
     """
 
     def __init__(self, space: gym.Space) -> None:
         self.space = space
         self.leaves = _leaves(space, "")
-        self._single = not isinstance(space, gym.spaces.Dict)
+        self._single = not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple))
 
     def check(self, argument: str, observation: Any, num_envs: int) -> list[NDArray]:
         """Returns one `[E, ...]` array a leaf, or raises what does not fit the space."""
@@ -132,7 +132,7 @@ class ObservationSpec:
         return arrays
 
     def pack(self, arrays: list[NDArray]) -> Any:
-        """Returns the (nested dict of) arrays that the space's observations are made of."""
+        """Returns the (nested dict or tuple of) arrays that the space's observations are."""
         return _pack(self.space, iter(arrays))
 
 
@@ -140,21 +140,35 @@ def add_axis(observation: Any) -> Any:
     """Returns an observation with a leading axis of one environment."""
     if isinstance(observation, dict):
         return {key: add_axis(value) for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(add_axis(value) for value in observation)
     return np.asarray(observation)[None]
 
 
 def _leaves(space: gym.Space, name: str) -> list[Leaf]:
     if isinstance(space, gym.spaces.Dict):
         return [leaf for key, sub in space.items() for leaf in _leaves(sub, f"{name}[{key!r}]")]
+    if isinstance(space, gym.spaces.Tuple):
+        return [leaf for i, sub in enumerate(space) for leaf in _leaves(sub, f"{name}[{i}]")]
     if isinstance(space, (*_TENSOR_SPACES, gym.spaces.Discrete)):
         return [Leaf(name, space)]
     raise ValueError(
         "`observation_space` must be a Box, Discrete, MultiBinary or MultiDiscrete space or a "
-        f"Dict of them. Received: observation_space{name}={space}"
+        f"Dict or Tuple of them. Received: observation_space{name}={space}"
     )
 
 
 def _flatten(space: gym.Space, observation: Any, path: str) -> list[Any]:
+    if isinstance(space, gym.spaces.Tuple):
+        if not isinstance(observation, tuple) or len(observation) != len(space.spaces):
+            size = len(observation) if isinstance(observation, tuple) else type(observation)
+            raise ValueError(f"`{path}` must be a tuple of {len(space.spaces)}. Received: {size}")
+        parts = zip(space.spaces, observation, strict=True)
+        return [
+            leaf
+            for i, (sub, part) in enumerate(parts)
+            for leaf in _flatten(sub, part, f"{path}[{i}]")
+        ]
     if not isinstance(space, gym.spaces.Dict):
         return [observation]
     if not isinstance(observation, dict) or observation.keys() != space.spaces.keys():
@@ -172,4 +186,6 @@ def _flatten(space: gym.Space, observation: Any, path: str) -> list[Any]:
 def _pack(space: gym.Space, arrays: Any) -> Any:
     if isinstance(space, gym.spaces.Dict):
         return {key: _pack(sub, arrays) for key, sub in space.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(_pack(sub, arrays) for sub in space.spaces)
     return next(arrays)

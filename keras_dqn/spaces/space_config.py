@@ -4,9 +4,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-_KINDS = (Dict, Box, Discrete, MultiBinary, MultiDiscrete)
+_KINDS = (Dict, Tuple, Box, Discrete, MultiBinary, MultiDiscrete)
 
 
 def space_to_config(space: Any) -> dict[str, Any]:
@@ -14,6 +14,8 @@ def space_to_config(space: Any) -> dict[str, Any]:
     kind = next(kind.__name__ for kind in _KINDS if isinstance(space, kind))
     if isinstance(space, Dict):
         return {"kind": kind, "spaces": [[k, space_to_config(s)] for k, s in space.items()]}
+    if isinstance(space, Tuple):
+        return {"kind": kind, "spaces": [space_to_config(s) for s in space.spaces]}
     if isinstance(space, Box):
         low, high = _shortened(space.low), _shortened(space.high)
         return {
@@ -51,6 +53,8 @@ def space_from_config(config: dict[str, Any]) -> gym.Space:
     if kind == "Dict":
         # Pairs keep their order; a dict would be sorted, and the leaves with it.
         return Dict([(key, space_from_config(space)) for key, space in config["spaces"]])
+    if kind == "Tuple":
+        return Tuple([space_from_config(space) for space in config["spaces"]])
     if kind == "Box":
         shape, dtype = tuple(config["shape"]), np.dtype(config["dtype"])
         low, high = (np.full(shape, config[end], dtype) for end in ("low", "high"))

@@ -50,7 +50,7 @@ def test_nested_dict_is_flattened_and_packed_again():
     ("space", "where"),
     [
         (Text(3), r"observation_space=Text"),
-        (Tuple([Discrete(2)]), r"observation_space=Tuple"),
+        (Tuple([Discrete(2), Text(3)]), r"observation_space\[1\]=Text"),
         (Dict({"a": Dict({"b": Text(3)})}), r"observation_space\['a'\]\['b'\]=Text"),
     ],
     ids=["text", "tuple", "nested"],
