@@ -52,9 +52,9 @@ def names():
     network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     agent = keras_dqn.DQN(network)
     agent.compile()
-    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=100)
+    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=1_000)
     explore = keras_dqn.EpsilonGreedy(0.1)
-    collect = keras_dqn.CollectTransitions(env, replay, exploration=explore, warmup_steps=10)
+    collect = keras_dqn.CollectTransitions(env, replay, exploration=explore, warmup_steps=400)
     evaluate = keras_dqn.EvaluatePolicy(gym.make("CartPole-v1"), episodes=1)
     callbacks = [collect, keras_dqn.SoftTargetUpdate(), evaluate]
     fit = agent.fit(replay.dataset(1), steps_per_epoch=1, callbacks=callbacks, verbose=0)
