@@ -60,6 +60,20 @@ def shake(network, seed=1):
             weight.assign(weight.numpy() + rng.normal(size=weight.shape) * 0.5)
 
 
+def damage(content, rng):
+    """Returns the bytes of a file with one flipped, the end cut off or zeros somewhere."""
+    content = bytearray(content)
+    at = int(rng.integers(len(content)))
+    kind = rng.integers(3)
+    if kind == 0:
+        content[at] ^= int(rng.integers(1, 256))
+    elif kind == 1:
+        del content[at:]
+    else:
+        content[at : at + 64] = bytes(len(content[at : at + 64]))
+    return bytes(content)
+
+
 @pytest.fixture
 def make_batches():
     """Makes a list of batches `(observation, transition, weight)` with weights that differ."""

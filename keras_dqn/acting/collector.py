@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from keras_dqn.acting.environment_stepper import EnvironmentStepper, Step
 from keras_dqn.acting.episode_statistics import EpisodeStatistics
 from keras_dqn.acting.exploration import Exploration
-from keras_dqn.arguments import check_seed, check_type
+from keras_dqn.arguments import check_integer, check_seed, check_type
 from keras_dqn.replay.protocols import Replay
 from keras_dqn.spaces.env_spaces import Environment
 
@@ -87,6 +87,7 @@ class Collector:
 
     def warm_up(self, num_steps: int) -> None:
         """Takes random actions until so many transitions are in the buffer or have been."""
+        check_integer("num_steps", num_steps, 0)
         self._begin()
         # Also count steps already taken: a small buffer may have overwritten some.
         missing = num_steps - max(len(self.replay), self.env_steps)

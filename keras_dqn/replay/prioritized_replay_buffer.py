@@ -111,12 +111,14 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         Raises:
             ValueError: If a shape, a dtype or a number does not fit; no priority changes then.
         """
-        keys, td_error = np.asarray(keys), np.asarray(td_error, np.float64)
-        if keys.shape != td_error.shape or keys.dtype.kind not in "iu":
+        keys, td_error = np.asarray(keys), np.asarray(td_error)
+        numbers = keys.dtype.kind in "iu" and td_error.dtype.kind in "fiu"
+        if keys.shape != td_error.shape or not numbers:
             raise ValueError(
-                "`keys` must be integers, and `td_error` of their shape. Received: "
-                f"keys of {keys.dtype} {keys.shape}, td_error of shape {td_error.shape}"
+                "`keys` must be integers, and `td_error` of their shape. Received: keys of "
+                f"{keys.dtype} {keys.shape}, td_error of shape {td_error.shape}, {td_error.dtype}"
             )
+        td_error = td_error.astype(np.float64)
         if not np.isfinite(td_error).all():
             raise ValueError(f"`td_error` must be finite. Received: td_error={td_error.tolist()}")
         self._sampler.take_new_rows()

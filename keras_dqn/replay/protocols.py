@@ -11,7 +11,25 @@ from keras_dqn.replay.sum_tree import SumTree
 
 
 @runtime_checkable
-class Replay(Protocol):
+class DrawnFrom(Protocol):
+    """What a `ReplayDataset` draws from."""
+
+    def sample(
+        self,
+        batch_size: int,
+        *,
+        gamma: float = 0.99,
+        n_step: int = 1,
+        num_batches: int | None = None,
+    ) -> tuple:
+        """Draws a batch, or a stack `[K, B, ...]` of batches, as `ReplayBuffer.sample` says."""
+
+    def empty_batch(self) -> tuple:
+        """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
+
+
+@runtime_checkable
+class Replay(DrawnFrom, Protocol):
     """A replay buffer: collectors add to it, a `ReplayDataset` draws from it."""
 
     capacity: int
@@ -34,19 +52,6 @@ class Replay(Protocol):
         where: Any = None,
     ) -> None:
         """Stores one step of all environments, as `ReplayBuffer.add` says."""
-
-    def sample(
-        self,
-        batch_size: int,
-        *,
-        gamma: float = 0.99,
-        n_step: int = 1,
-        num_batches: int | None = None,
-    ) -> tuple:
-        """Draws a batch, or a stack `[K, B, ...]` of batches, as `ReplayBuffer.sample` says."""
-
-    def empty_batch(self) -> tuple:
-        """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
 
 
 @runtime_checkable

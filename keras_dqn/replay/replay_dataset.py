@@ -7,8 +7,9 @@ from weakref import WeakKeyDictionary, WeakMethod
 import numpy as np
 import tensorflow as tf
 
+from keras_dqn.arguments import check_type
 from keras_dqn.replay.checks import check_sampling
-from keras_dqn.replay.protocols import Replay, TakesPriorities
+from keras_dqn.replay.protocols import DrawnFrom, Replay, TakesPriorities
 
 
 class ReplayDataset(tf.data.Dataset):
@@ -41,6 +42,7 @@ class ReplayDataset(tf.data.Dataset):
         n_step: int = 1,
         num_batches: int | None = None,
     ) -> None:
+        check_type("replay", replay, DrawnFrom, "a ReplayBuffer")
         check_sampling(batch_size, gamma, n_step, num_batches)
         self.replay = replay
         self._feedback = replay if isinstance(replay, TakesPriorities) else None

@@ -3,22 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from conftest import damage
 
 import keras_dqn
-
-
-def damage(content, rng):
-    """Flips a byte, cuts the end off or writes zeros somewhere."""
-    content = bytearray(content)
-    at = int(rng.integers(len(content)))
-    kind = rng.integers(3)
-    if kind == 0:
-        content[at] ^= int(rng.integers(1, 256))
-    elif kind == 1:
-        del content[at:]
-    else:
-        content[at : at + 64] = bytes(len(content[at : at + 64]))
-    return bytes(content)
 
 
 def state_of(agent):

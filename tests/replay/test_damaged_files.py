@@ -11,6 +11,7 @@ import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+from conftest import damage
 
 from keras_dqn import PrioritizedReplayBuffer, ReplayBuffer
 
@@ -153,20 +154,6 @@ def test_forged_arrays_of_a_directory_are_refused(originals, tmp_path, name, at,
 
 def equal(replay, other):
     np.testing.assert_equal(other.get_state(), replay.get_state())
-
-
-def damage(content, rng):
-    """Flips bytes, cuts the end off or writes zeros somewhere."""
-    content = bytearray(content)
-    kind = rng.integers(3)
-    at = int(rng.integers(len(content)))
-    if kind == 0:
-        content[at] ^= int(rng.integers(1, 256))
-    elif kind == 1:
-        del content[at:]
-    else:
-        content[at : at + 64] = bytes(len(content[at : at + 64]))
-    return bytes(content)
 
 
 def try_damages(originals, folder, count, rng):
