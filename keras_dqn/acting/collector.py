@@ -150,8 +150,9 @@ class Collector:
         self.exploration.set_state(state["exploration"])
 
     def _begin(self) -> None:
-        if self.stepper.observation is None:
-            self.stepper.reset(self.seed)
+        if self.stepper.observation is None:  # at first, and after an interrupted step
+            self.stepper.reset(self.seed if self.env_steps == 0 else None)
+            self.statistics.drop_running()
 
     def _add(self, step: Step) -> int:
         num_steps = int(np.count_nonzero(step.stepped))

@@ -73,12 +73,21 @@ class EnvironmentStepper:
     def step(self, action: NDArray[np.int64]) -> Step:
         """Takes 0-based actions `[E]`; `observation` is then where the next step starts.
 
+        After an interrupted step (Ctrl-C) it is None: nobody knows where the environment is.
+
         Raises:
             RuntimeError: If somebody else has reset or stepped the environment since.
         """
         self._check_calls()
-        if not self._vectorized:
-            return self._step_single(int(action[0]))
+        try:
+            step = self._step_all(action) if self._vectorized else self._step_single(int(action[0]))
+        except BaseException:
+            self.observation = None
+            raise
+        self._note_calls()
+        return step
+
+    def _step_all(self, action: NDArray[np.int64]) -> Step:
         before, stepped = self.observation, ~self._resetting
         action = self.action_spec.to_env(action)
         after, reward, terminated, truncated, info = _five(self.env.step(action))
@@ -90,7 +99,6 @@ class EnvironmentStepper:
             after = self._own(self.env.reset(options={"reset_mask": ended})[0])
         elif self._mode is AutoresetMode.NEXT_STEP:
             self._resetting = ended
-        self._note_calls()
         self.observation = after
         return Step(before, action, reward, terminated, truncated, final, stepped)
 
@@ -134,7 +142,6 @@ class EnvironmentStepper:
         self.observation = after
         if terminated or truncated:
             self.observation = self._own(self.env.reset()[0])
-        self._note_calls()
         return Step(
             before,
             np.array([action]),

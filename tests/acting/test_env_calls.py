@@ -156,3 +156,31 @@ class OldEnv(CountingEnv):
 def test_an_environment_that_returns_four_values_is_refused():
     with pytest.raises(TypeError, match=r"`env.step` must return observation, .* Received: 4"):
         collector(OldEnv((5,))).warm_up()
+
+
+class Interrupted(CountingEnv):
+    """Is interrupted once, in the middle of its 14th step, as by Ctrl-C."""
+
+    num_steps = 0
+
+    def step(self, action):
+        result = super().step(action)
+        self.num_steps += 1
+        if self.num_steps == 14:
+            raise KeyboardInterrupt
+        return result
+
+
+@pytest.mark.parametrize("kind", ["single", "vector"])
+def test_collecting_goes_on_with_new_episodes_after_an_interrupted_step(kind):
+    env = Interrupted((50,))
+    if kind == "vector":
+        env = gym.vector.SyncVectorEnv([lambda: Interrupted((50,))])
+    collect, agent = collector(env), always(1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(collect, agent=agent)
+    held = len(collect.replay)
+    assert held == 13
+    fit(collect, agent=agent)
+    assert len(collect.replay) == held + 1 + 12  # the interrupted step was still owed
+    assert_no_row_joins_two_episodes(collect.replay)
