@@ -45,7 +45,7 @@ def load(cls: Any, path: str | os.PathLike, env: Any, kwargs: dict[str, Any]) ->
     if directory is not None:
         config.update(storage="memmap", directory=directory)
     buffer = _made(cls, spaces, config, kwargs, path)
-    _fill(buffer, header["counters"], directory, path)
+    _fill(buffer, header.get("counters"), directory, path)
     return buffer
 
 
@@ -76,9 +76,11 @@ def _made(cls: Any, spaces: list, config: dict, kwargs: dict, path: str) -> Any:
 def _fill(buffer: Any, counters: Any, directory: MemmapDirectory | None, path: str) -> None:
     """Reads the contents, and refuses what no buffer has written."""
     arrays = buffer.arrays()
-    if directory is not None:
+    counted = isinstance(counters, dict) and isinstance(counters.get("heads"), list)
+    wrong = "" if counted else "it has no counts of rows"
+    if directory is not None and not wrong:
         directory.read(arrays, counters)
-    if wrong := wrong_counters(counters, buffer.num_envs):
+    if wrong := wrong or wrong_counters(counters, buffer.num_envs):
         raise _refusal(path, wrong)
     used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
     if directory is None:

@@ -72,6 +72,10 @@ def set_config(name, value):
     return change
 
 
+def no_counters(file, header):
+    del header["counters"]
+
+
 def external_link(file, header):
     del file["reward"]
     file["reward"] = h5py.ExternalLink("/etc/hostname", "reward")
@@ -113,6 +117,7 @@ FORGED = {
     "updates below zero": set_counter("updates", -5),
     "more seen than written": set_counter("seen_heads", [99, 99]),
     "another generator": set_counter("generator", {"bit_generator": "PCG64"}),
+    "no counters": no_counters,
     "a capacity of text": set_config("capacity", "many"),
     "a capacity of 10^30": set_config("capacity", 10**30),
     "another capacity": set_config("capacity", 400),
