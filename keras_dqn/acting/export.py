@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_dqn.acting.agent import Agent
+from keras_dqn.acting.native_log import native_log_silenced
 from keras_dqn.networks.inspection import input_shape_of
 
 
@@ -43,7 +44,8 @@ def write_policy(agent: Agent, filepath: Any, format: str, **kwargs: Any) -> Non
     policy = ExportedPolicy(agent)
     policy(keras.tree.map_structure(_zeros, spec))  # Keras exports a model that was called
     kwargs.setdefault("input_signature", [spec])
-    policy.export(filepath, format=format, **kwargs)
+    with native_log_silenced():
+        policy.export(filepath, format=format, **kwargs)
 
 
 def _observation_spec(network: keras.layers.Layer) -> Any:

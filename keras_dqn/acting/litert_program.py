@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_dqn.acting.native_log import native_log_silenced
 from keras_dqn.networks.inspection import has_convolutions, layers_of
 
 try:
@@ -23,33 +24,17 @@ _NARROW = {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.int64): np.dt
 
 
 class LiteRTProgram:
-    """Runs the program for one shape of observations.
+    """Runs a converted network for one shape of observations.
 
     Args:
-        values_of: Function of `(weights, observation)`, tensors to `[E, A]`.
-        weights: List of arrays, which tell the shapes and dtypes.
-        observation: `[E, ...]` (or a dict of such), which tells its own.
-
-    Raises:
-        tf.errors.OpError, Exception: Whatever LiteRT's converter raises.
+        content: The converted network.
+        weights: List of arrays.
+        observation: `[E, ...]` (or a dict of such), which tells the shapes and dtypes.
     """
 
-    def __init__(self, values_of: Callable, weights: list[NDArray], observation: Any) -> None:
+    def __init__(self, content: bytes, weights: list[NDArray], observation: Any) -> None:
         leaves = [_narrow(np.asarray(leaf)) for leaf in keras.tree.flatten(observation)]
-
-        def program(*inputs: tf.Tensor) -> tf.Tensor:
-            values = keras.tree.pack_sequence_as(observation, list(inputs[len(weights) :]))
-            return values_of(list(inputs[: len(weights)]), values)
-
-        specs = [
-            tf.TensorSpec(array.shape, array.dtype, name=f"input{i}")
-            for i, array in enumerate([*weights, *leaves])
-        ]
-        concrete = tf.function(program, autograph=False).get_concrete_function(*specs)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
-        content = converter.convert()
         self._interpreter = Interpreter(model_content=content, num_threads=1)
-        self._interpreter.allocate_tensors()
         index = {
             _argument_of(detail["name"]): detail["index"]
             for detail in self._interpreter.get_input_details()
@@ -59,6 +44,11 @@ class LiteRTProgram:
         self._leaves = [
             (index.get(f"input{len(weights) + i}"), leaf.dtype) for i, leaf in enumerate(leaves)
         ]
+        for (leaf_index, _), leaf in zip(self._leaves, leaves, strict=True):
+            if leaf_index is not None:
+                self._interpreter.resize_tensor_input(leaf_index, leaf.shape)
+        with native_log_silenced():
+            self._interpreter.allocate_tensors()
         (output,) = self._interpreter.get_output_details()
         self._output = output["index"]
         self.set_weights(weights)
@@ -78,6 +68,57 @@ class LiteRTProgram:
                 interpreter.set_tensor(index, np.asarray(leaf, dtype))
         interpreter.invoke()
         return interpreter.get_tensor(self._output)
+
+
+class LiteRTConverter:
+    """Makes the programs of one function: one conversion for all numbers of environments.
+
+    Where the converter needs to know the number (an LSTM's loop), there is one for each.
+
+    Args:
+        values_of: Function of `(weights, observation)`, tensors to `[E, A]`.
+    """
+
+    def __init__(self, values_of: Callable) -> None:
+        self._values_of = values_of
+        self._contents: dict[tuple, bytes | None] = {}
+
+    def program(self, weights: list[NDArray], observation: Any) -> LiteRTProgram:
+        """Returns the program for observations of this shape and dtype.
+
+        Args:
+            weights: List of arrays.
+            observation: `[E, ...]` (or a dict of such).
+
+        Raises:
+            tf.errors.OpError, Exception: Whatever LiteRT's converter raises.
+        """
+        leaves = keras.tree.flatten(observation)
+        kind = tuple((leaf.shape[1:], leaf.dtype.char) for leaf in leaves)
+        if kind not in self._contents:
+            try:
+                self._contents[kind] = self._convert(weights, observation, None)
+            except Exception:  # the converter's errors have no common class
+                self._contents[kind] = None
+        content = self._contents[kind] or self._convert(weights, observation, leaves[0].shape[0])
+        return LiteRTProgram(content, weights, observation)
+
+    def _convert(self, weights: list[NDArray], observation: Any, num_envs: int | None) -> bytes:
+        leaves = [_narrow(np.asarray(leaf)) for leaf in keras.tree.flatten(observation)]
+
+        def program(*inputs: tf.Tensor) -> tf.Tensor:
+            values = keras.tree.pack_sequence_as(observation, list(inputs[len(weights) :]))
+            return self._values_of(list(inputs[: len(weights)]), values)
+
+        shapes = [w.shape for w in weights] + [(num_envs, *leaf.shape[1:]) for leaf in leaves]
+        specs = [
+            tf.TensorSpec(shape, array.dtype, name=f"input{i}")
+            for i, (shape, array) in enumerate(zip(shapes, [*weights, *leaves], strict=True))
+        ]
+        with native_log_silenced():
+            concrete = tf.function(program, autograph=False).get_concrete_function(*specs)
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
+            return converter.convert()
 
 
 def why_not_litert(network: keras.layers.Layer) -> str:

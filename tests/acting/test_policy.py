@@ -1,3 +1,4 @@
+import os
 import pickle
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from conftest import shake
 
 import keras_dqn
 from keras_dqn.acting import litert_program
+from keras_dqn.acting.native_log import native_log_silenced
 from keras_dqn.acting.policy import policy_of
 
 
@@ -91,9 +93,114 @@ def test_rule_that_chooses(monkeypatch, make_agent):
     assert keras_dqn.DQN(NETWORKS["convolution"]()).policy().backend == "compiled"
     monkeypatch.setattr(litert_program, "Interpreter", None)
     policy = agent.policy()
-    assert policy.backend == "compiled"
+    assert policy.backend == "compiled"  # as long as it was not called
     x = np.ones((2, 3), np.float32)
     np.testing.assert_allclose(policy.action_values(x), agent.predict(x, verbose=0), atol=1e-5)
+    assert policy.backend == "numpy"
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_without_litert_values_equal_the_network(make, monkeypatch):
+    monkeypatch.setattr(litert_program, "Interpreter", None)
+    agent = keras_dqn.DQN(make())
+    policy = agent.policy()
+    for count in (1, 5):
+        x = observations(agent.network, count)
+        np.testing.assert_allclose(
+            policy.action_values(x), agent.predict(x, verbose=0), rtol=0, atol=1e-5
+        )
+    shake(agent.network)
+    policy.refresh()
+    np.testing.assert_allclose(policy.action_values(x), agent.network(x), rtol=0, atol=1e-5)
+
+
+def test_numpy_computes_stacks_of_dense_layers(monkeypatch):
+    monkeypatch.setattr(litert_program, "Interpreter", None)
+    layers = (L.Rescaling(0.5, 1.0), L.Dense(8, "relu"), L.Dense(8, "tanh", use_bias=False))
+    for dtype in ("float32", "float64", "uint8"):
+        agent = keras_dqn.DQN(stack(*layers))
+        policy = agent.policy()
+        x = np.random.default_rng(0).integers(0, 9, (4, 6)).astype(dtype)
+        values = policy.action_values(x)
+        assert (policy.backend, values.dtype) == ("numpy", np.float32)
+        np.testing.assert_allclose(values, agent.network(x), rtol=0, atol=1e-5)
+    values = policy.action_values(x[:2].astype(np.float64) / 7.0)  # another dtype, one policy
+    np.testing.assert_allclose(values, agent.network(x[:2] / 7.0), rtol=0, atol=1e-5)
+    assert values.dtype == np.float32
+
+
+def test_numpy_computes_what_an_agent_makes_of_its_outputs(monkeypatch):
+    class Shifted(keras_dqn.DQN):
+        def outputs_of(self, network, observation, training=False):
+            return network(observation["a"] - observation["b"], training=training)
+
+        def q_values(self, outputs):
+            return outputs * 2.0
+
+    monkeypatch.setattr(litert_program, "Interpreter", None)
+    agent = Shifted(stack(L.Dense(4)))
+    policy = agent.policy()
+    x = {name: observations(agent.network, 3) for name in ("b", "a")}
+    x["a"] = x["a"] * 3.0
+    values = policy.action_values(x)
+    assert policy.backend == "numpy"
+    np.testing.assert_allclose(values, 2.0 * agent.network(x["a"] - x["b"]), rtol=0, atol=1e-5)
+
+
+def test_one_conversion_serves_all_numbers_of_environments(monkeypatch):
+    conversions = []
+    convert = litert_program.LiteRTConverter._convert
+    monkeypatch.setattr(
+        litert_program.LiteRTConverter,
+        "_convert",
+        lambda self, *args: conversions.append(args[-1]) or convert(self, *args),
+    )
+    agent = keras_dqn.DQN(stack(L.Dense(8, "relu")))
+    policy = agent.policy()
+    for count in (1, 8, 10, 64):
+        x = observations(agent.network, count)
+        np.testing.assert_allclose(policy.action_values(x), agent.network(x), rtol=0, atol=1e-5)
+    assert conversions == [None]
+
+
+def test_a_policy_prints_nothing(tmp_path):
+    code = (
+        "import os, sys, keras, numpy as np, keras_dqn\n"
+        "network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])\n"
+        "policy = keras_dqn.DQN(network).policy()\n"
+        "os.write(2, b'HERE\\n')\n"
+        "policy(np.ones((1, 4), np.float32)), policy(np.ones((2, 4), np.float32))\n"
+        "print(policy.backend)\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout == "litert\n", done.stderr
+    assert done.stderr.endswith("HERE\n")
+
+
+def fail_loudly():
+    os.write(2, b"the same in other words\n")
+    raise RecursionError
+
+
+def test_lines_of_others_are_not_lost_with_the_native_log(capfd):
+    lines = (
+        b"I0000 00:00:1795519512.930805   13844 reader.cc:83] Reading SavedModel\n",
+        b"2026-11-24 11:25:08.659: I tensorflow/core/util/port.cc:153] oneDNN\n",
+        b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n",
+        b"E0000 00:00:1795519512.491140   13844 cuda_platform.cc:52] failed\n",
+        b"the environment says: INFO\n",
+    )
+    with native_log_silenced():
+        for line in lines:
+            os.write(2, line)
+        assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err.encode() == lines[3] + lines[4]
+    with pytest.raises(RecursionError), native_log_silenced():
+        fail_loudly()
+    assert capfd.readouterr().err == ""
+    os.write(2, b"back\n")
+    assert capfd.readouterr().err == "back\n"
 
 
 def test_operation_that_the_converter_does_not_know_is_compiled():
@@ -147,7 +254,6 @@ def test_the_reason_for_a_compiled_call_is_told(monkeypatch, make_agent):
     assert "convolutions" in keras_dqn.Policy(convolution).backend_reason
     monkeypatch.setattr(litert_program, "Interpreter", None)
     policy = agent.policy()
-    assert policy.backend == "compiled"
     assert policy.backend_reason == "LiteRT, the extra `fast`, is not installed"
 
 
