@@ -100,20 +100,32 @@ class Collector:
         self._credit += num_steps
         return self._credit >= self.stepper.num_envs
 
-    def collect(self, policy: ActsByValues, num_steps: float = 0) -> int:
+    @property
+    def granted_steps(self) -> float:
+        """Environment steps taken so far, and those that `collect` may take next."""
+        return self.env_steps + self._credit
+
+    def collect(self, policy: ActsByValues, num_steps: float = 0, *, exactly: bool = False) -> int:
         """Takes the steps that were granted, these included, and returns how many it took.
 
         Args:
-            policy: `Policy`, or whatever has its `action_values`.
+            policy: `Policy`, or another object with its `action_values`.
             num_steps: Float, further steps. Defaults to `0`.
+            exactly: Bool, whether to take the rest too that is smaller than the number of
+                environments. All environments step then, and the transitions of those at the end
+                that are not wanted are dropped. Defaults to `False`.
         """
         before = self.env_steps
-        if self.grant(num_steps):
+        if self.grant(num_steps) or exactly:
             self._begin()
             self.exploration.update(self.env_steps, self.episodes)
         while self._credit >= self.stepper.num_envs:
             step = self.stepper.step_with(policy, self.exploration, self._rng)
             self._credit -= self._add(step)
+        while exactly and self._credit >= 1:
+            step = self.stepper.step_with(policy, self.exploration, self._rng)
+            wanted = step.stepped & (np.cumsum(step.stepped) <= self._credit)
+            self._credit -= self._add(step._replace(stepped=wanted))
         return self.env_steps - before
 
     @property

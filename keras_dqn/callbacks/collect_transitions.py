@@ -1,5 +1,6 @@
 """`CollectTransitions`: steps environments with the agent while `fit` trains it."""
 
+import math
 import warnings
 from typing import Any
 
@@ -13,6 +14,7 @@ from keras_dqn.replay.protocols import Replay
 from keras_dqn.spaces.env_spaces import Environment
 from keras_dqn.trainers.replay_trainer import ReplayTrainer
 from keras_dqn.trainers.step_hooks import hooks_of
+from keras_dqn.trainers.watch import updates_from
 
 
 class CollectTransitions(keras.callbacks.Callback):
@@ -34,8 +36,11 @@ class CollectTransitions(keras.callbacks.Callback):
             execution.
         env_steps_per_update: Float above 0. Credit accumulates: 8 environments and one step per
             update make a vector step every 8 updates. Defaults to `1`.
-        warmup_steps: Int, how many transitions the buffer holds before training. Defaults to
-            `1_000`.
+        warmup_steps: Int, transitions that the buffer holds before training. Defaults to `1_000`.
+        max_env_steps: Int or None, environment steps after which training ends, warm-up included:
+            exactly so many, with the updates that belong to them, in the middle of an epoch if need
+            be. With a vector environment the last step keeps only the transitions that are wanted.
+            `epochs` is then an upper limit. Defaults to `None`, no such end.
         overlap: Bool, whether to step the environment in a second thread while the compiled program
             runs, instead of before: two cores work at once. What is collected can then be drawn one
             execution later; a seed determines the run as ever. Defaults to `False`.
@@ -43,8 +48,9 @@ class CollectTransitions(keras.callbacks.Callback):
 
     Raises:
         ValueError: If `replay` was made for another number of environments or other spaces, or an
-            argument is outside its range; when `fit` begins, if `overlap` is asked of a model that
-            is no `DQN` or runs on several replicas.
+            argument is outside its range; when `fit` begins, if `overlap` or `max_env_steps` is
+            used with a model that is not a `DQN`, if `overlap` is used on several replicas, or if
+            `max_env_steps` were taken before.
 
     Attributes:
         collector: The `Collector` that steps the environment.
@@ -61,6 +67,7 @@ class CollectTransitions(keras.callbacks.Callback):
         exploration: Exploration,
         env_steps_per_update: float = 1,
         warmup_steps: int = 1_000,
+        max_env_steps: int | None = None,
         overlap: bool = False,
         seed: int | None = None,
     ) -> None:
@@ -74,15 +81,19 @@ class CollectTransitions(keras.callbacks.Callback):
                 "`warmup_steps` must be between 0 and the buffer's capacity. Received: "
                 f"{warmup_steps=}, capacity={replay.capacity}"
             )
+        if max_env_steps is not None:
+            check_integer("max_env_steps", max_env_steps, warmup_steps + 1)
         self.env = env
         self.replay = replay
         self.exploration = exploration
         self.env_steps_per_update = env_steps_per_update
         self.warmup_steps = warmup_steps
+        self.max_env_steps = max_env_steps
         self.overlap = check_bool("overlap", overlap)
         self.seed = seed
         self._policy: Policy | None = None
         self._warned = False
+        self._is_last = False
 
     @property
     def env_steps(self) -> int:
@@ -110,11 +121,18 @@ class CollectTransitions(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Warms the buffer up, unless it is."""
-        if self.overlap and not isinstance(self.model, ReplayTrainer):
-            raise ValueError(f"`overlap` needs a DQN. Received: model={self.model}")
         if isinstance(self.model, ReplayTrainer):
             self._take_part(self.model)
+        elif self.overlap or self.max_env_steps is not None:
+            name = "overlap" if self.overlap else "max_env_steps"
+            raise ValueError(f"`{name}` needs a DQN. Received: model={self.model}")
         self.warm_up()
+        if self._updates_left() < 1:
+            raise ValueError(
+                "`max_env_steps` must be larger than the environment steps taken before, by those "
+                f"of one update at least. Received: max_env_steps={self.max_env_steps}, "
+                f"env_steps={self.env_steps}"
+            )
 
     def _take_part(self, model: ReplayTrainer) -> None:
         hooks = hooks_of(model)
@@ -145,14 +163,24 @@ class CollectTransitions(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Collects this execution's share of steps, or schedules them with `overlap`."""
-        if self.collector.grant(self.model.steps_per_execution * self.env_steps_per_update):
+        num_updates = self.model.steps_per_execution
+        if isinstance(self.model, ReplayTrainer):
+            num_updates = min(updates_from(batch, self), self._updates_left())
+            hooks_of(self.model).num_updates = num_updates
+        self._is_last = num_updates == self._updates_left()
+        num_steps = num_updates * self.env_steps_per_update
+        if self._is_last and self.max_env_steps is not None:
+            num_steps = self.max_env_steps - self.collector.granted_steps
+        if self.collector.grant(num_steps) or self._is_last:
             self._refresh_policy()
             if not self.overlap:
                 self._collect()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Puts the counts and the episodes' means into the logs."""
+        """Puts the counts and the episodes' means into the logs; ends training when it is due."""
         self._report(logs)
+        if self._is_last:
+            self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Puts the counts and the episodes' means into the logs."""
@@ -166,6 +194,13 @@ class CollectTransitions(keras.callbacks.Callback):
         """Takes the state that `get_state` returned."""
         self.collector.set_state(state)
 
+    def _updates_left(self) -> float:
+        """Returns the number of updates until `max_env_steps`."""
+        if self.max_env_steps is None:
+            return math.inf
+        left = (self.max_env_steps - self.collector.granted_steps) / self.env_steps_per_update
+        return int(left + 1e-9)
+
     def _report(self, logs: dict | None) -> None:
         if logs is not None:
             logs.update(self.collector.logs)
@@ -178,4 +213,4 @@ class CollectTransitions(keras.callbacks.Callback):
 
     def _collect(self) -> None:
         if self._policy is not None:  # None as long as nothing was granted
-            self.collector.collect(self._policy)
+            self.collector.collect(self._policy, exactly=self._is_last)

@@ -26,9 +26,9 @@ _NOBODY_FED_BACK = (
 class Execution:
     """The function of an iterator that Keras calls once per execution.
 
-    It takes from the iterator one stack, or as many batches as `steps_per_execution` says, and
-    runs `step` on each of them in order. Batches of equal shape run in one program; one of another
-    shape (a smaller last batch) is a program of its own.
+    It takes `steps_per_execution` batches from the iterator, fewer at the end of an epoch or of the
+    data, and runs `step` on each of them in order. Batches of equal shape run in one program, which
+    also runs fewer of them; a batch of another shape (a smaller last one) is a program of its own.
 
     Args:
         model: A compiled Keras model; its `jit_compile` and `run_eagerly` are respected.
@@ -61,11 +61,11 @@ class Execution:
         logs = None
         for stack in self._stacks(iterator):
             keys = self._keys(stack)
-            run = partial(self._program(stack), stack)
+            run = self._ready(stack)
             logs, td_error = run() if alongside is None else self._run_both(run, alongside)
             alongside = None
             if keys is not None and self._hooks is not None:
-                self._hooks.feed_back(keys.numpy(), td_error.numpy())
+                self._hooks.feed_back(keys.numpy(), td_error.numpy()[: len(keys)])
         if logs is None:
             raise StopIteration
         return logs
@@ -73,15 +73,20 @@ class Execution:
     def _stacks(self, iterator: Iterator) -> Iterator[Any]:
         """Yields the next K batches, neighbours of equal shapes as one stack."""
         dataset = replay_dataset_of(iterator)
+        num_batches = self._model.steps_per_execution
+        if self._hooks is not None and self._hooks.num_updates is not None:
+            num_batches = self._hooks.num_updates
         if dataset is None:
             draw = partial(next, iterator, None)
         else:  # Sampled directly: going through tf.data costs 0.4 ms a call.
-            draw = partial(dataset.draw, expects_feedback=self._hooks is not None)
             if dataset.num_batches is not None:  # it makes stacks
+                dataset = dataset.stacked(num_batches)
+            draw = partial(dataset.draw, expects_feedback=self._hooks is not None)
+            if dataset.num_batches is not None:
                 yield keras.tree.map_structure(tf.constant, draw())
                 return
         equal: list[Any] = []
-        for _ in range(self._model.steps_per_execution):
+        for _ in range(num_batches):
             batch = draw()
             if batch is None:
                 break
@@ -102,26 +107,44 @@ class Execution:
             raise ValueError(_NOBODY_FED_BACK)
         return stack[1]["key"]
 
-    def _program(self, stack: Any) -> Callable[[Any], tuple[dict, Any]]:
+    def _ready(self, stack: Any) -> Callable[[], tuple[dict, Any]]:
+        """Returns a function of no arguments that runs the program on a stack."""
+        if self._model.run_eagerly:
+            self._build_for(stack)
+            return partial(_run_eagerly, self._step, stack)
+        num_batches = tf.nest.flatten(stack)[0].shape[0]
+        stack = _padded(stack, self._model.steps_per_execution - num_batches)
+        if self._model.steps_per_execution == 1:
+            inputs: tuple = (stack,)
+        else:
+            inputs = (stack, tf.constant(num_batches))
+        return partial(self._program(*inputs), *inputs)
+
+    def _program(self, *inputs: Any) -> Callable[..., tuple[dict, Any]]:
         """Returns the compiled program for stacks of this signature."""
+        stack, *_ = inputs
         signature = _signature(stack)
         if signature not in self._programs:
-            batch = unpack_batch(_batch_spec(stack))
-            if not self._model.built:
-                spec = batch.observation
-                self._model.build(tf.nest.map_structure(lambda s: (None, *s.shape[1:]), spec))
-            self._programs[signature] = self._compiled(stack)
+            self._build_for(stack)
+            # Called as a concrete function, which spares TensorFlow 0.15 ms of looking it up.
+            self._programs[signature] = self._function.get_concrete_function(*inputs)
         return self._programs[signature]
 
-    def _compiled(self, stack: Any) -> Callable[[Any], tuple[dict, Any]]:
-        if self._model.run_eagerly:
-            return partial(_run_eagerly, self._step)
-        # Called as a concrete function, which spares TensorFlow 0.15 ms of looking it up.
-        return self._function.get_concrete_function(stack)
+    def _build_for(self, stack: Any) -> None:
+        batch = unpack_batch(_batch_spec(stack))
+        if not self._model.built:
+            spec = batch.observation
+            self._model.build(tf.nest.map_structure(lambda s: (None, *s.shape[1:]), spec))
 
     @cached_property
     def _function(self) -> Any:
-        run = partial(_run_in_a_loop, self._step)
+        def run_one(stack: Any) -> tuple[dict, Any]:
+            return _run_in_a_loop(self._step, stack, 1)
+
+        def run_many(stack: Any, num_batches: tf.Tensor) -> tuple[dict, Any]:
+            return _run_in_a_loop(self._step, stack, num_batches)
+
+        run = run_one if self._model.steps_per_execution == 1 else run_many
         return tf.function(run, jit_compile=self._model.jit_compile, autograph=False)
 
     def _run_both(self, program: Callable[[], Any], alongside: Callable[[], Any]) -> Any:
@@ -136,14 +159,14 @@ class Execution:
         return ThreadPoolExecutor(max_workers=1)
 
 
-def _run_in_a_loop(step: Callable, stack: Any) -> tuple[dict, Any]:
-    num_batches = tf.nest.flatten(stack)[0].shape[0]
+def _run_in_a_loop(step: Callable, stack: Any, num_batches: Any) -> tuple[dict, Any]:
+    num_slots = tf.nest.flatten(stack)[0].shape[0]
     one_step = tf.function(step, autograph=False).get_concrete_function(_batch_spec(stack))
     logs, td_error = one_step.structured_outputs
     no_logs = tf.nest.map_structure(lambda log: tf.zeros(log.shape, log.dtype), logs)
     td_errors: list[tf.TensorArray] = []  # at most one
     if td_error is not None:
-        td_errors = [tf.TensorArray(tf.float32, num_batches, element_shape=td_error.shape)]
+        td_errors = [tf.TensorArray(tf.float32, num_slots, element_shape=td_error.shape)]
 
     def body(k: tf.Tensor, _: dict, td_errors: list) -> tuple[tf.Tensor, dict, list]:
         logs, td_error = one_step(tf.nest.map_structure(itemgetter(k), stack))
@@ -153,7 +176,7 @@ def _run_in_a_loop(step: Callable, stack: Any) -> tuple[dict, Any]:
         lambda k, *_: k < num_batches,
         body,
         (0, no_logs, td_errors),
-        maximum_iterations=num_batches,
+        maximum_iterations=num_slots,
     )
     return logs, td_errors[0].stack() if td_errors else None
 
@@ -173,6 +196,15 @@ def _without_missing(batch: Any) -> tuple:
 
 def _stack(batches: list[Any]) -> Any:
     return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *batches)
+
+
+def _padded(stack: Any, num_slots: int) -> Any:
+    """Returns a stack with so many more batches of zeros, which the program does not run."""
+    if num_slots == 0:
+        return stack
+    return tf.nest.map_structure(
+        lambda leaf: tf.concat([leaf, tf.zeros((num_slots, *leaf.shape[1:]), leaf.dtype)], 0), stack
+    )
 
 
 def _batch_spec(stack: Any) -> Any:

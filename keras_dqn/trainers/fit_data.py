@@ -30,12 +30,13 @@ def check_steps(argument: str, dataset: Any, steps: int | None) -> None:
         )
 
 
-def check_multiple(steps_per_epoch: int | None, steps_per_execution: int) -> None:
-    """Raises a `ValueError` unless executions fill an epoch."""
-    if steps_per_epoch is not None and steps_per_epoch % steps_per_execution:
+def check_executions_end(x: Any, steps_per_epoch: int | None, steps_per_execution: int) -> None:
+    """Raises a `ValueError` if Keras would count another end of finite data than there is."""
+    endless = isinstance(x, tf.data.Dataset) and x.cardinality() < 0
+    if steps_per_epoch is not None and steps_per_epoch % steps_per_execution and not endless:
         raise ValueError(
-            "`steps_per_epoch` must be a multiple of `steps_per_execution`. Received: "
-            f"{steps_per_epoch=}, {steps_per_execution=}"
+            "`steps_per_epoch` must be a multiple of `steps_per_execution` on data that has an "
+            f"end. Received: {steps_per_epoch=}, {steps_per_execution=}"
         )
 
 

@@ -12,7 +12,12 @@ from keras_dqn.replay.protocols import TakesPriorities
 from keras_dqn.replay.replay_dataset import ReplayDataset
 from keras_dqn.trainers.batch import unpack_batch
 from keras_dqn.trainers.execution import Execution
-from keras_dqn.trainers.fit_data import check_data, check_multiple, check_steps, drawn_in_executions
+from keras_dqn.trainers.fit_data import (
+    check_data,
+    check_executions_end,
+    check_steps,
+    drawn_in_executions,
+)
 from keras_dqn.trainers.replicas import refuse_many_steps_on_many_replicas, refuse_replicas
 from keras_dqn.trainers.step_hooks import hooks_of, train_step_replaced
 from keras_dqn.trainers.watch import with_watch
@@ -208,17 +213,17 @@ class ReplayTrainer(keras.Model):
             epochs: See `y`.
             verbose: See `y`.
             callbacks: See `y`.
-            **kwargs: Further arguments of `keras.Model.fit`. `steps_per_epoch` has to be a multiple
-                of `steps_per_execution`; an endless dataset, and a replay dataset is one, needs it.
+            **kwargs: Further arguments of `keras.Model.fit`. A replay dataset, like each endless
+                one, needs `steps_per_epoch`, updates in an epoch: any number, the last execution
+                makes those that are left.
 
         Raises:
-            ValueError: If `steps_per_epoch` is missing or no such multiple, or the network's output
-                does not fit the action space of the replay buffer.
+            ValueError: If `steps_per_epoch` is missing, or outputs and action space do not fit.
         """
         check_data(x)
         steps_per_epoch = kwargs.get("steps_per_epoch")
         check_steps("steps_per_epoch", x, steps_per_epoch)
-        check_multiple(steps_per_epoch, self.steps_per_execution)
+        check_executions_end(x, steps_per_epoch, self.steps_per_execution)
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # Keras warns of its own default
         validation_data, steps = kwargs.get("validation_data"), kwargs.get("validation_steps")
@@ -232,8 +237,8 @@ class ReplayTrainer(keras.Model):
                 if isinstance(x.replay, TakesPriorities):
                     refuse_replicas(self, "Priorities cannot be fed back")
                     self.feed_back_to(x.replay.update_priorities)
-            x = self._drawn_in_executions(x, steps_per_epoch)
-            callbacks = with_watch(callbacks)
+            x = self._drawn_in_executions(x, None)
+            callbacks = with_watch(callbacks, verbose)
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def evaluate(

@@ -36,6 +36,7 @@ class StepHooks:
     Attributes:
         alongside: Function of no arguments that another thread runs beside each execution, or None.
         feedback: Function of keys `[K, B]` and TD errors `[K, B]`, in NumPy, or None.
+        num_updates: Int, updates of the execution that `fit` runs next, or None outside of it.
         in_fit: Bool, whether a `ReplayTrainer.fit` runs.
         replay: The replay buffer whose dataset it trains on, or None.
         collectors: List of the collectors that take part.
@@ -45,6 +46,7 @@ class StepHooks:
     def __init__(self, model: keras.Model) -> None:
         self.alongside: Callable[[], Any] | None = None
         self.feedback: Callable[[Any, Any], None] | None = None
+        self.num_updates: int | None = None
         self.in_fit = False
         self.replay: Any = None
         self.collectors: list[Any] = []
@@ -94,7 +96,7 @@ class StepHooks:
 
     def clear(self) -> None:
         """Removes all that was asked for."""
-        self.alongside = self.feedback = self.replay = None
+        self.alongside = self.feedback = self.replay = self.num_updates = None
         self.collectors = []
         self.diverged = ""
         self._hooks = []

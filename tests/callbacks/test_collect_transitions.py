@@ -193,6 +193,68 @@ def test_credit_is_that_of_whole_executions_and_outlives_fit():
     assert env_steps.values == [9, 12, 18, 21]
 
 
+BUDGETS = {  # environments, K, steps an update, warm-up, budget: updates (budget - warm-up) / rate
+    "E=1": (1, 4, 1, 10, 37, 27),
+    "E=8, K=1": (8, 1, 1, 16, 61, 45),
+    "E=8, K=16": (8, 16, 1, 16, 61, 45),
+    "E=3, one in two": (3, 4, 2, 9, 50, 20),
+    "E=3, two an update": (3, 4, 0.5, 9, 50, 82),
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "overlap"),
+    [("NextStep", False), ("SameStep", False), ("Disabled", True)],
+    ids=["NextStep", "SameStep", "Disabled, overlap"],
+)
+@pytest.mark.parametrize(
+    ("num_envs", "k", "rate", "warmup", "budget", "updates"), BUDGETS.values(), ids=BUDGETS
+)
+def test_a_budget_of_environment_steps_is_met_exactly(
+    num_envs, k, rate, warmup, budget, updates, mode, overlap
+):
+    env = CountingEnv() if num_envs == 1 else counting_vector(mode, num_envs)
+    replay = ReplayBuffer.from_env(env, capacity=200, seed=0)
+    collect = CollectTransitions(
+        env,
+        replay,
+        exploration=Greedy(),
+        env_steps_per_update=rate,
+        warmup_steps=warmup,
+        max_env_steps=budget,
+        overlap=overlap,
+    )
+    agent = agent_of(always(2), steps_per_execution=k)
+    logs = fit(collect, agent, updates=10, epochs=100).history
+    assert collect.env_steps == budget
+    assert len(replay) == budget
+    # The warm-up of a vector environment may take some steps more, and updates are fewer by them.
+    assert updates - num_envs / rate < int(agent.update_count) <= updates
+    assert len(logs["env_steps"]) == -(-int(agent.update_count) // 10)
+    assert logs["env_steps"][-1] == budget
+    with pytest.raises(ValueError, match="`max_env_steps` must be larger than the environment"):
+        fit(collect, agent)
+
+
+def test_rows_that_a_budget_drops_leave_no_half_transition():
+    """The counting environments number their steps: a window never spans a dropped one."""
+    env = SyncVectorEnv([lambda: CountingEnv((EVER_LONGER,))] * 4)
+    replay = ReplayBuffer.from_env(env, capacity=200, seed=0)
+    collect = CollectTransitions(
+        env, replay, exploration=Greedy(), warmup_steps=8, max_env_steps=21
+    )
+    agent = agent_of(always(2))
+    fit(collect, agent, updates=100)
+    assert collect.env_steps == 21  # 5 vector steps, and one environment of the sixth
+    collect.max_env_steps = 61
+    fit(collect, agent, updates=100)
+    observation, transition, _ = replay.sample(500, gamma=1.0, n_step=2)
+    steps = transition["next_observation"] - observation
+    assert set(np.unique(steps)) <= {1.0, 2.0}
+    cut = observation[steps == 1.0]
+    assert set(cut) == {4.0}  # the last one before the row that was dropped
+
+
 def test_autoreset_rows_are_no_steps():
     env = counting_vector("NextStep", 1)
     collect = collector(env)

@@ -125,17 +125,25 @@ def test_callbacks_are_called_once_an_execution(
 
 
 @pytest.fixture
-def replay():
+def make_replay():
     import gymnasium as gym
 
-    buffer = keras_dqn.ReplayBuffer(50, gym.spaces.Box(-9, 9, (3,)), gym.spaces.Discrete(2), seed=0)
-    rng = np.random.default_rng(0)
-    observation = rng.normal(size=3)
-    for step in range(50):
-        following = rng.normal(size=3)
-        buffer.add(observation, step % 2, step, step % 7 == 6, False, following)
-        observation = rng.normal(size=3) if step % 7 == 6 else following
-    return buffer
+    def make(cls=keras_dqn.ReplayBuffer):
+        buffer = cls(50, gym.spaces.Box(-9, 9, (3,)), gym.spaces.Discrete(2), seed=0)
+        rng = np.random.default_rng(0)
+        observation = rng.normal(size=3)
+        for step in range(50):
+            following = rng.normal(size=3)
+            buffer.add(observation, step % 2, step, step % 7 == 6, False, following)
+            observation = rng.normal(size=3) if step % 7 == 6 else following
+        return buffer
+
+    return make
+
+
+@pytest.fixture
+def replay(make_replay):
+    return make_replay()
 
 
 def test_endless_dataset_needs_steps_per_epoch(make_agent, replay):
@@ -148,10 +156,82 @@ def test_endless_dataset_needs_steps_per_epoch(make_agent, replay):
         agent.fit(replay.dataset(4), steps_per_epoch=2, validation_data=replay.dataset(4))
 
 
-def test_steps_per_epoch_must_be_a_multiple(make_agent, replay):
+@pytest.mark.parametrize(
+    ("steps_per_execution", "steps_per_epoch", "jit_compile", "cls"),
+    [
+        (4, 6, True, keras_dqn.PrioritizedReplayBuffer),
+        (4, 6, False, keras_dqn.PrioritizedReplayBuffer),
+        (8, 3, True, keras_dqn.ReplayBuffer),
+    ],
+    ids=["K=4, 6 an epoch", "without XLA", "K=8, 3 an epoch"],
+)
+def test_the_last_execution_of_an_epoch_makes_the_updates_that_are_left(
+    make_agent, make_replay, steps_per_execution, steps_per_epoch, jit_compile, cls
+):
+    """What was drawn is learned again, batch by batch, by another agent."""
+    reference = make_agent(optimizer=keras.optimizers.Adam(0.01), double=True)
+    agent = make_agent(
+        optimizer=keras.optimizers.Adam(0.01),
+        double=True,
+        steps_per_execution=steps_per_execution,
+        jit_compile=jit_compile,
+    )
+    agent.set_weights(reference.get_weights())
+    replay, drawn, fed, traces = make_replay(cls), [], [], []
+    sample, train_step = replay.sample, agent.train_step
+    replay.sample = lambda *args, **kwargs: drawn.append(sample(*args, **kwargs)) or drawn[-1]
+    replay.update_priorities = lambda keys, errors: fed.append((keys, errors))
+    agent.train_step = lambda data: traces.append(1) or train_step(data)
+    agent.fit(
+        replay.dataset(4),
+        steps_per_epoch=steps_per_epoch,
+        epochs=12 // steps_per_epoch,
+        verbose=0,
+        callbacks=[SoftTargetUpdate(0.1)],
+    )
+    assert int(agent.update_count) == 12
+    assert len(traces) == 1  # one program serves short executions too
+    batches = [
+        keras.tree.map_structure(lambda leaf, k=k: leaf[k], stack)
+        for stack in drawn
+        for k in range(len(stack[0]))
+    ]
+    keys, errors = [], []
+    for batch in batches:
+        keys.append(batch[1].get("key"))
+        errors.append(np.abs(reference.td_errors(batch)))
+        reference.train_on_batch(*batch)
+        reference.update_target(0.1)
+    assert len(batches) == 12
+    for a, b in zip(agent.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+    if cls is keras_dqn.PrioritizedReplayBuffer:
+        np.testing.assert_array_equal(np.concatenate([part for part, _ in fed]), keys)
+        np.testing.assert_allclose(np.concatenate([part for _, part in fed]), errors, atol=1e-5)
+
+
+def test_logs_of_a_short_execution_are_means_over_its_updates_alone(make_agent, replay):
+    agent = make_agent(optimizer=keras.optimizers.SGD(0.0), loss="mse", steps_per_execution=4)
+    twin = copy.deepcopy(replay)
+    losses = [np.mean(agent.td_errors(twin.sample(4)) ** 2) for _ in range(6)]
+    logs = agent.fit(
+        replay.dataset(4), steps_per_epoch=6, verbose=0, callbacks=[SoftTargetUpdate(0.0)]
+    ).history
+    assert logs["loss"] == [pytest.approx(np.mean(losses), rel=1e-5)]
+
+
+def test_a_transformed_dataset_may_end_with_a_short_execution(make_agent, replay):
+    agent = make_agent(steps_per_execution=4)
+    dataset = replay.dataset(4).map(lambda *batch: batch)
+    agent.fit(dataset, steps_per_epoch=6, epochs=2, verbose=0, callbacks=[SoftTargetUpdate()])
+    assert int(agent.update_count) == 12
+
+
+def test_data_that_ends_is_divided_into_whole_executions(make_agent, make_batches, as_dataset):
+    """Keras counts K batches an execution, and would find the data at its end too early."""
     agent = make_agent(steps_per_execution=4)
     with pytest.raises(ValueError, match="`steps_per_epoch` must be a multiple"):
-        agent.fit(replay.dataset(4), steps_per_epoch=6, verbose=0)
+        agent.fit(as_dataset(make_batches(12)), steps_per_epoch=6, verbose=0)
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 4])
