@@ -1,8 +1,14 @@
 """The blend of one network's weights into another's, on Keras models and layers of any kind."""
 
+import weakref
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
 import keras
 
 from keras_dqn.arguments import check_number, check_type
+from keras_dqn.backend import compiled_for_number, runs_at_once
 
 
 def soft_update(source: keras.layers.Layer, target: keras.layers.Layer, tau: float) -> None:
@@ -12,9 +18,10 @@ def soft_update(source: keras.layers.Layer, target: keras.layers.Layer, tau: flo
     target <- target + tau * (source - target)
     ```
 
-    Trainable weights of `source` are blended; its non-trainable weights (the statistics of
-    BatchNormalization, say) are copied. The states of seed generators stay as they are. Works
-    eagerly and inside a compiled step. `tau=1` copies.
+    Trainable weights of `source` are blended; its non-trainable weights (such as the statistics of
+    BatchNormalization) are copied. The states of seed generators stay as they are. `tau=1` copies.
+    Works inside a compiled step, and as a call of its own, which runs one program that is compiled
+    at the first call for these networks.
 
     Args:
         source: A built Keras model or layer, the online network.
@@ -36,13 +43,43 @@ def soft_update(source: keras.layers.Layer, target: keras.layers.Layer, tau: flo
         Lillicrap et al., 2016, "Continuous control with deep reinforcement learning", Algorithm 1.
     """
     check_tau(tau)
-    check_same_weights(source, target)
+    if runs_at_once():
+        _program_of(source, target, copies=tau == 1)(tau)
+    else:
+        check_same_weights(source, target)
+        _blend(source, target, tau, copies=tau == 1)
+
+
+def _blend(source: Any, target: Any, tau: Any, copies: bool) -> None:
     blended = {id(weight) for weight in source.trainable_weights}
     for online, following in zip(source.weights, target.weights, strict=True):
-        if tau == 1 or id(online) not in blended:
+        if copies or id(online) not in blended:
             following.assign(online.value)
         else:
-            following.assign(following.value + tau * (online.value - following.value))
+            share = keras.ops.cast(tau, following.dtype)
+            following.assign(following.value + share * (online.value - following.value))
+
+
+# By target: the weights that a program was compiled for, and the program. Neither holds a network.
+_PROGRAMS: WeakKeyDictionary[keras.layers.Layer, tuple[list, Callable]] = WeakKeyDictionary()
+
+
+def _program_of(source: keras.layers.Layer, target: keras.layers.Layer, copies: bool) -> Callable:
+    """Returns the compiled blend of the weights that the networks have now."""
+    check_networks(source, target)
+    weights = [copies, *source.weights, *target.weights, *source.trainable_weights]
+    made_for, program = _PROGRAMS.get(target, ([], None))
+    if program is None or [id(weight) for weight in made_for] != [id(weight) for weight in weights]:
+        check_same_weights(source, target)
+        networks = weakref.ref(source), weakref.ref(target)
+
+        def blend(tau: Any) -> None:
+            online, following = (network() for network in networks)
+            _blend(online, following, tau, copies)
+
+        program = compiled_for_number(blend)
+        _PROGRAMS[target] = weights, program
+    return program
 
 
 def check_tau(tau: float) -> None:
@@ -50,10 +87,16 @@ def check_tau(tau: float) -> None:
     check_number("tau", tau, 0.0, 1.0)
 
 
-def check_same_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
-    """Raises a `ValueError` unless both are built and have weights of the same shapes."""
+def check_networks(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Raises a `TypeError` unless both are Keras models or layers."""
     for name, network in (("source", source), ("target", target)):
         check_type(name, network, keras.layers.Layer, "a Keras model or layer")
+
+
+def check_same_weights(source: keras.layers.Layer, target: keras.layers.Layer) -> None:
+    """Raises a `ValueError` unless both are built and have weights of the same shapes."""
+    check_networks(source, target)
+    for name, network in (("source", source), ("target", target)):
         if not network.built:
             raise ValueError(f"`{name}` must be built before its weights can be blended. "
                              f"Received: {name}={network}")  # fmt: skip

@@ -14,6 +14,7 @@ PACKAGE = pathlib.Path(keras_dqn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = {
     "arguments": -1,
+    "backend": -1,
     "files": -1,
     "stateful": -1,
     "ops": 0,
@@ -40,11 +41,14 @@ USES_TENSORFLOW = {
     "integrations/trajectories.py",
     "models/dqn.py",
     "replay/replay_dataset.py",
-    "trainers/backend.py",
+    "backend.py",
     "trainers/execution.py",
     "trainers/fit_data.py",
+    "trainers/one_batch.py",
     "trainers/replay_trainer.py",
+    "trainers/stacks.py",
     "trainers/step_hooks.py",
+    "trainers/xla.py",
 }
 # A worker that collects needs these and no Keras.
 HOST_ONLY = [

@@ -20,7 +20,8 @@ class ExactValues:
         def values(observation: Any) -> Any:
             return agent.q_values(agent.outputs_of(agent.network, observation))
 
-        self._values = tf.function(values, autograph=False, reduce_retracing=True)
+        self._values = tf.function(values, autograph=False)
+        self._programs: dict[tuple, Any] = {}
 
     def __call__(self, observation: Any, rank: int | None) -> np.ndarray:
         """Returns `[E, A]` float32, or `[A]` for one observation.
@@ -30,7 +31,18 @@ class ExactValues:
                 structure.
             rank: Int, the number of axes of one observation, of its first leaf.
         """
-        if keras.tree.flatten(observation)[0].ndim != rank:
-            return self._values(observation).numpy()
-        one = keras.tree.map_structure(lambda array: array[None], observation)
-        return self._values(one).numpy()[0]
+        one = keras.tree.flatten(observation)[0].ndim == rank
+        if one:
+            observation = keras.tree.map_structure(lambda array: array[None], observation)
+        observation = keras.tree.map_structure(tf.convert_to_tensor, observation)
+        kind = tuple((leaf.shape[1:], leaf.dtype) for leaf in keras.tree.flatten(observation))
+        if kind not in self._programs:
+            # Called as a concrete function, which spares TensorFlow 0.15 ms of looking it up.
+            spec = keras.tree.map_structure(_of_any_batch_size, observation)
+            self._programs[kind] = self._values.get_concrete_function(spec)
+        values = self._programs[kind](observation).numpy()
+        return values[0] if one else values
+
+
+def _of_any_batch_size(tensor: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)

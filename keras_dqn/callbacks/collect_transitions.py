@@ -121,6 +121,7 @@ class CollectTransitions(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Warms the buffer up, unless it is."""
+        self._is_last = False
         if isinstance(self.model, ReplayTrainer):
             self._take_part(self.model)
         elif self.overlap or self.max_env_steps is not None:
@@ -165,12 +166,14 @@ class CollectTransitions(keras.callbacks.Callback):
         """Collects this execution's share of steps, or schedules them with `overlap`."""
         num_updates = self.model.steps_per_execution
         if isinstance(self.model, ReplayTrainer):
-            num_updates = min(updates_from(batch, self), self._updates_left())
-            hooks_of(self.model).num_updates = num_updates
-        self._is_last = num_updates == self._updates_left()
+            num_updates = updates_from(batch, self)
         num_steps = num_updates * self.env_steps_per_update
-        if self._is_last and self.max_env_steps is not None:
+        if self.max_env_steps is not None and self._updates_left() <= num_updates:
+            self._is_last = True
+            num_updates = int(self._updates_left())
             num_steps = self.max_env_steps - self.collector.granted_steps
+        if isinstance(self.model, ReplayTrainer):
+            hooks_of(self.model).num_updates = num_updates
         if self.collector.grant(num_steps) or self._is_last:
             self._refresh_policy()
             if not self.overlap:

@@ -12,11 +12,11 @@ from keras_dqn.acting.exact_values import ExactValues
 from keras_dqn.acting.export import write_policy
 from keras_dqn.acting.policy import Policy
 from keras_dqn.arguments import check_bool
+from keras_dqn.backend import compiled
 from keras_dqn.models.checks import check_action_values, check_network_fits, check_ranks
 from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.spaces.action_spec import greedy_actions
-from keras_dqn.trainers.backend import compiled
-from keras_dqn.trainers.batch import Batch, unpack_batch, with_td_error
+from keras_dqn.trainers.batch import Batch, unpack_batch, with_feedback
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
@@ -155,7 +155,7 @@ class DQN(TargetNetworkModel):
     # Training steps
 
     def train_step(self, data: Any) -> dict:
-        """Takes one gradient step on a batch; returns the metrics and the priorities."""
+        """Takes one gradient step on a batch; returns metrics, `td_error` and `priority` `[B]`."""
         batch = unpack_batch(data)
         # Before the forward pass: `add_loss` terms are those of the last call of the network.
         target = self.compute_target(batch.observation, batch.transition)
@@ -166,7 +166,8 @@ class DQN(TargetNetworkModel):
         gradients = tape.gradient(scaled_loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         logs = self._update_metrics(batch, target, loss, outputs, prediction)
-        return with_td_error(logs, self.priority(target, prediction))
+        feedback = self.td_error(target, prediction), self.priority(target, prediction)
+        return with_feedback(logs, *feedback)
 
     def test_step(self, data: Any) -> dict:
         """Computes the loss and the metrics on a batch."""

@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_dqn.backend import outside_graph
 from keras_dqn.files import is_local, is_new, replaced
 from keras_dqn.networks.cloning import clone_network, separate_random_draws
 from keras_dqn.networks.inspection import input_shape_of, layers_of
 from keras_dqn.soft_update import soft_update
-from keras_dqn.trainers.backend import outside_graph
 from keras_dqn.trainers.replay_trainer import ReplayTrainer
 
 

@@ -40,18 +40,40 @@ def unpack_batch(data: Any) -> Batch:
     return Batch(observation, transition, weight)
 
 
-def with_td_error(logs: dict, td_error: Any) -> dict:
-    """Returns logs of `train_step` with TD errors `[B]`, which the trainer takes out again.
+def with_feedback(logs: dict, td_error: Any, priority: Any) -> dict:
+    """Returns logs of `train_step` with TD errors and priorities, `[B]` each.
+
+    The trainer takes both out again, before Keras sees the logs.
 
     Raises:
-        ValueError: If a metric has their name.
+        ValueError: If a metric has one of their names.
     """
-    if "td_error" in logs:
+    taken = {"td_error", "priority"} & logs.keys()
+    if taken:
         raise ValueError(
-            "A metric must not be named `td_error`: under this name `train_step` returns the TD "
-            f"errors of a batch. Received: metrics {sorted(logs)}"
+            f"A metric must not be named `{min(taken)}`: under this name `train_step` returns a "
+            f"value for each row of a batch. Received: metrics {sorted(logs)}"
         )
-    return {**logs, "td_error": td_error}
+    return {**logs, "td_error": td_error, "priority": priority}
+
+
+def without_feedback(logs: dict, batch: Batch) -> tuple[dict, Any]:
+    """Returns the logs of `train_step` for Keras, and priorities `[B]` for batches with keys.
+
+    Raises:
+        ValueError: If a batch has keys and there is nothing to set their priorities by.
+    """
+    logs = dict(logs)
+    td_error = logs.pop("td_error", None)
+    priority = logs.pop("priority", td_error)
+    if "key" not in batch.transition:
+        return logs, None
+    if priority is None or len(priority.shape) != 1:
+        raise ValueError(
+            "`train_step` must return `td_error`, of shape [B], among its logs for batches with a "
+            f"`key`, whose priorities it sets. Received: td_error={priority}"
+        )
+    return logs, priority
 
 
 def _refusal(received: str) -> ValueError:

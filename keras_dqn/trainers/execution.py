@@ -13,7 +13,15 @@ import keras
 import tensorflow as tf
 
 from keras_dqn.replay.replay_dataset import replay_dataset_of
-from keras_dqn.trainers.batch import unpack_batch
+from keras_dqn.trainers.batch import unpack_batch, without_feedback
+from keras_dqn.trainers.stacks import (
+    batch_spec,
+    padded,
+    shapes_of,
+    signature_of,
+    stacked,
+    without_missing,
+)
 from keras_dqn.trainers.step_hooks import StepHooks
 
 _NOBODY_FED_BACK = (
@@ -90,13 +98,13 @@ class Execution:
             batch = draw()
             if batch is None:
                 break
-            batch = tf.nest.map_structure(tf.convert_to_tensor, _without_missing(batch))
-            if equal and _shapes(batch) != _shapes(equal[-1]):
-                yield _stack(equal)
+            batch = tf.nest.map_structure(tf.convert_to_tensor, without_missing(batch))
+            if equal and shapes_of(batch) != shapes_of(equal[-1]):
+                yield stacked(equal)
                 equal = []
             equal.append(batch)
         if equal:
-            yield _stack(equal)
+            yield stacked(equal)
 
     def _keys(self, stack: Any) -> Any:
         """Returns the keys of a stack in training, if it has some."""
@@ -113,7 +121,7 @@ class Execution:
             self._build_for(stack)
             return partial(_run_eagerly, self._step, stack)
         num_batches = tf.nest.flatten(stack)[0].shape[0]
-        stack = _padded(stack, self._model.steps_per_execution - num_batches)
+        stack = padded(stack, self._model.steps_per_execution - num_batches)
         if self._model.steps_per_execution == 1:
             inputs: tuple = (stack,)
         else:
@@ -123,7 +131,7 @@ class Execution:
     def _program(self, *inputs: Any) -> Callable[..., tuple[dict, Any]]:
         """Returns the compiled program for stacks of this signature."""
         stack, *_ = inputs
-        signature = _signature(stack)
+        signature = signature_of(stack)
         if signature not in self._programs:
             self._build_for(stack)
             # Called as a concrete function, which spares TensorFlow 0.15 ms of looking it up.
@@ -131,7 +139,7 @@ class Execution:
         return self._programs[signature]
 
     def _build_for(self, stack: Any) -> None:
-        batch = unpack_batch(_batch_spec(stack))
+        batch = unpack_batch(batch_spec(stack))
         if not self._model.built:
             spec = batch.observation
             self._model.build(tf.nest.map_structure(lambda s: (None, *s.shape[1:]), spec))
@@ -159,9 +167,21 @@ class Execution:
         return ThreadPoolExecutor(max_workers=1)
 
 
+def counted(
+    model: keras.Model, train_step: Callable[[Any], dict]
+) -> Callable[[Any], tuple[dict, Any]]:
+    """Returns a step that counts updates, and returns the priorities of batches with keys apart."""
+
+    def step(data: Any) -> tuple[dict, Any]:
+        model.update_count.assign_add(1)
+        return without_feedback(train_step(data), unpack_batch(data))
+
+    return step
+
+
 def _run_in_a_loop(step: Callable, stack: Any, num_batches: Any) -> tuple[dict, Any]:
     num_slots = tf.nest.flatten(stack)[0].shape[0]
-    one_step = tf.function(step, autograph=False).get_concrete_function(_batch_spec(stack))
+    one_step = tf.function(step, autograph=False).get_concrete_function(batch_spec(stack))
     logs, td_error = one_step.structured_outputs
     no_logs = tf.nest.map_structure(lambda log: tf.zeros(log.shape, log.dtype), logs)
     td_errors: list[tf.TensorArray] = []  # at most one
@@ -187,39 +207,3 @@ def _run_eagerly(step: Callable, stack: Any) -> tuple[dict, Any]:
         logs, td_error = step(tf.nest.map_structure(itemgetter(k), stack))
         td_errors.append(td_error)
     return logs, None if td_error is None else tf.stack(td_errors)
-
-
-def _without_missing(batch: Any) -> tuple:
-    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
-    return tuple(part for part in parts if part is not None)
-
-
-def _stack(batches: list[Any]) -> Any:
-    return tf.nest.map_structure(lambda *leaves: tf.stack(leaves), *batches)
-
-
-def _padded(stack: Any, num_slots: int) -> Any:
-    """Returns a stack with so many more batches of zeros, which the program does not run."""
-    if num_slots == 0:
-        return stack
-    return tf.nest.map_structure(
-        lambda leaf: tf.concat([leaf, tf.zeros((num_slots, *leaf.shape[1:]), leaf.dtype)], 0), stack
-    )
-
-
-def _batch_spec(stack: Any) -> Any:
-    """Returns the shapes and dtypes of one batch of a stack."""
-    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), stack)
-
-
-def _signature(stack: Any) -> Hashable:
-    """Returns a stack's structure, shapes and dtypes: stacks of equal ones share one program."""
-    if isinstance(stack, dict):
-        return tuple((key, _signature(value)) for key, value in stack.items())
-    if isinstance(stack, (tuple, list)):
-        return tuple(_signature(value) for value in stack)
-    return tuple(stack.shape), stack.dtype
-
-
-def _shapes(batch: Any) -> list[tf.TensorShape]:
-    return [leaf.shape for leaf in tf.nest.flatten(batch)]

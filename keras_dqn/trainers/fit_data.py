@@ -40,21 +40,20 @@ def check_executions_end(x: Any, steps_per_epoch: int | None, steps_per_executio
         )
 
 
-def drawn_in_executions(
-    dataset: Any, steps: int | None, steps_per_execution: int, stacked: bool
-) -> Any:
+def drawn_in_executions(model: Any, dataset: Any, steps: int | None) -> Any:
     """Returns the dataset that delivers whole executions, or exactly `steps` batches.
 
     Args:
-        dataset: A `tf.data.Dataset`; anything else is returned as it is.
+        model: A `ReplayTrainer`.
+        dataset: A `tf.data.Dataset`; all else is returned as it is, and so is each dataset where
+            Keras' own loop draws the batches.
         steps: Int or None, the number of batches.
-        steps_per_execution: Int, K.
-        stacked: Bool, whether a `ReplayDataset` shall draw K batches at once.
 
     Raises:
         ValueError: If it delivers stacks of another number of batches.
     """
-    if not isinstance(dataset, tf.data.Dataset):
+    steps_per_execution = model.steps_per_execution
+    if model.num_replicas > 1 or not isinstance(dataset, tf.data.Dataset):
         return dataset
     is_replay = isinstance(dataset, ReplayDataset)
     if is_replay and dataset.num_batches not in (None, steps_per_execution):
@@ -64,4 +63,6 @@ def drawn_in_executions(
         )
     if steps is not None and steps % steps_per_execution:
         return dataset.take(steps)
-    return dataset.stacked(steps_per_execution) if is_replay and stacked else dataset
+    # Under such a strategy Keras takes the first element for a batch, to build the loss.
+    one_device = isinstance(model.distribute_strategy, tf.distribute.OneDeviceStrategy)
+    return dataset.stacked(steps_per_execution) if is_replay and not one_device else dataset

@@ -7,20 +7,20 @@ import keras
 import tensorflow as tf
 
 from keras_dqn.arguments import check_integer
-from keras_dqn.networks.inspection import has_convolutions, layers_of
 from keras_dqn.replay.protocols import TakesPriorities
 from keras_dqn.replay.replay_dataset import ReplayDataset
-from keras_dqn.trainers.batch import unpack_batch
-from keras_dqn.trainers.execution import Execution
+from keras_dqn.trainers.execution import Execution, counted
 from keras_dqn.trainers.fit_data import (
     check_data,
     check_executions_end,
     check_steps,
     drawn_in_executions,
 )
+from keras_dqn.trainers.one_batch import OneBatch
 from keras_dqn.trainers.replicas import refuse_many_steps_on_many_replicas, refuse_replicas
 from keras_dqn.trainers.step_hooks import hooks_of, train_step_replaced
 from keras_dqn.trainers.watch import with_watch
+from keras_dqn.trainers.xla import xla_pays
 
 
 class ReplayTrainer(keras.Model):
@@ -45,6 +45,7 @@ class ReplayTrainer(keras.Model):
             name="update_count", dtype="int64", initializer="zeros", trainable=False
         )
         self._jit_compile_argument: bool | str = "auto"
+        self._one_batch: OneBatch | None = None
         self._hooks = hooks_of(self)
 
     # What a subclass says of itself
@@ -99,8 +100,9 @@ class ReplayTrainer(keras.Model):
             optimizer = keras.optimizers.Adam(learning_rate=2.5e-4, epsilon=1.5e-4)
         loss = self.default_loss() if _is_auto(loss) else loss
         self._jit_compile_argument = jit_compile
+        self._one_batch = None
         if jit_compile == "auto":
-            jit_compile = not run_eagerly and self._xla_pays()
+            jit_compile = not run_eagerly and xla_pays(self)
         super().compile(optimizer, loss, jit_compile=jit_compile, run_eagerly=run_eagerly, **kwargs)
         if self.built and self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)  # so that it is saved with its state
@@ -116,19 +118,13 @@ class ReplayTrainer(keras.Model):
         """Compiles the model as `get_compile_config` says."""
         self.compile(**keras.saving.deserialize_keras_object(config))
 
-    def _xla_pays(self) -> bool:
-        if self.num_replicas > 1 or not all(layer.supports_jit for layer in layers_of(self)):
-            return False
-        has_accelerator = any(d.device_type != "CPU" for d in tf.config.list_physical_devices())
-        return has_accelerator or not has_convolutions(self)
-
     # Executions
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes `train_function`, which runs one execution of `train_step`s, unless it is there."""
         if self.train_function is None or force:
             refuse_many_steps_on_many_replicas(self)
-            step = self._counted(self.train_step)
+            step = counted(self, self.train_step)
             if self.num_replicas > 1:
                 with train_step_replaced(self, lambda data: step(data)[0]):
                     return super().make_train_function(force)
@@ -143,24 +139,6 @@ class ReplayTrainer(keras.Model):
                 return super().make_test_function(force)
             self.test_function = Execution(self, lambda data: (self.test_step(data), None))
         return self.test_function
-
-    def _counted(self, train_step: Callable[[Any], dict]) -> Callable[[Any], tuple[dict, Any]]:
-        """Returns a step that counts, and returns the TD errors of batches with keys apart."""
-
-        def counted(data: Any) -> tuple[dict, Any]:
-            self.update_count.assign_add(1)
-            logs = dict(train_step(data))
-            td_error = logs.pop("td_error", None)
-            if "key" not in unpack_batch(data).transition:
-                return logs, None
-            if td_error is None or len(td_error.shape) != 1:
-                raise ValueError(
-                    "`train_step` must return `td_error`, of shape [B], among its logs for batches "
-                    f"with a `key`, whose priorities it sets. Received: td_error={td_error}"
-                )
-            return logs, td_error
-
-        return counted
 
     def run_alongside(self, function: Callable[[], Any]) -> None:
         """Has a function run beside the compiled program of each execution, until `fit` ends.
@@ -189,6 +167,30 @@ class ReplayTrainer(keras.Model):
                 called after each execution.
         """
         self._hooks.feedback = update_priorities
+
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:  # fmt: skip
+        """Takes one training step, as `keras.Model.train_on_batch` does.
+
+        Args:
+            x: Observations `[B, ...]` (or a dict of such).
+            y: Dict, the transitions: `agent.train_on_batch(*replay.sample(64))`.
+            sample_weight: `[B]`, or None.
+            class_weight: As in Keras.
+            return_dict: As in Keras. The dict also has the signed TD errors of this step,
+                `td_error`, and what they count in prioritized replay, `priority`: `[B]` NumPy.
+        """
+        if class_weight is not None or self.num_replicas > 1 or not self.compiled:
+            return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
+        if self._one_batch is None:
+            self._one_batch = OneBatch(self)
+        logs = self._one_batch((x, y, sample_weight))
+        if return_dict:
+            return logs
+        values = [value for value in logs.values() if isinstance(value, float)]
+        return values[0] if len(values) == 1 else values
 
     # Datasets
 
@@ -229,7 +231,7 @@ class ReplayTrainer(keras.Model):
         validation_data, steps = kwargs.get("validation_data"), kwargs.get("validation_steps")
         if isinstance(validation_data, tf.data.Dataset):
             check_steps("validation_steps", validation_data, steps)
-            kwargs["validation_data"] = self._drawn_in_executions(validation_data, steps)
+            kwargs["validation_data"] = drawn_in_executions(self, validation_data, steps)
         with self._hooks.one_fit():
             if isinstance(x, ReplayDataset):
                 self.check_replay(x.replay)
@@ -237,7 +239,7 @@ class ReplayTrainer(keras.Model):
                 if isinstance(x.replay, TakesPriorities):
                     refuse_replicas(self, "Priorities cannot be fed back")
                     self.feed_back_to(x.replay.update_priorities)
-            x = self._drawn_in_executions(x, None)
+            x = drawn_in_executions(self, x, None)
             callbacks = with_watch(callbacks, verbose)
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
@@ -266,7 +268,7 @@ class ReplayTrainer(keras.Model):
             ValueError: If `steps` is missing on an endless dataset.
         """
         check_steps("steps", x, steps)
-        x = self._drawn_in_executions(x, steps)
+        x = drawn_in_executions(self, x, steps)
         return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, **kwargs)
 
     def predict(
@@ -288,13 +290,6 @@ class ReplayTrainer(keras.Model):
         check_data(x)
         check_steps("steps", x, steps)
         return super().predict(x, batch_size, verbose, steps, callbacks)
-
-    def _drawn_in_executions(self, dataset: Any, steps: int | None) -> Any:
-        if self.num_replicas > 1:
-            return dataset
-        # Under such a strategy Keras takes the first element for a batch, to build the loss.
-        one_device = isinstance(self.distribute_strategy, tf.distribute.OneDeviceStrategy)
-        return drawn_in_executions(dataset, steps, self.steps_per_execution, stacked=not one_device)
 
 
 def _is_auto(argument: Any) -> bool:
