@@ -1,4 +1,4 @@
-"""What acting needs of a model to read its outputs as action values."""
+"""The protocol by which acting reads the outputs of a model as action values."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -7,20 +7,20 @@ import keras
 
 @runtime_checkable
 class Agent(Protocol):
-    """A Keras model with a network and a meaning of its outputs; a `DQN` is one.
+    """A Keras model with a network and a rule that turns its outputs into action values.
 
-    Any other model is read as one whose outputs are action values `[B, A]`.
+    A `DQN` is one. The outputs of any other model are taken as action values `[B, A]`.
 
     Attributes:
-        network: The Keras model or layer whose weights decide.
-        action_start: Int, the environment's action that is 0 inside.
+        network: The Keras model or layer that computes the outputs.
+        action_start: Int, the environment's action that has the number 0 in the package.
     """
 
     network: keras.layers.Layer
     action_start: int
 
     def outputs_of(self, network: Any, observation: Any, training: bool | None = False) -> Any:
-        """Returns what a network of the agent's architecture gives for `[B, ...]` observations."""
+        """Returns the outputs of a network of this architecture for `[B, ...]` observations."""
 
     def q_values(self, outputs: Any) -> Any:
         """Returns the action values `[B, A]` float32 that these outputs stand for."""

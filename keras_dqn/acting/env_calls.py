@@ -1,7 +1,7 @@
-"""Notices when somebody else resets or steps an environment that is being stepped.
+"""Notices when other code resets or steps an environment that the package is stepping.
 
-Nothing in Gymnasium tells of it. So the calls of `reset` and `step` are counted, in one attribute
-of the unwrapped environment, which all wrappers around it share.
+Gymnasium does not report this. So the package counts the calls of `reset` and `step`. The counts
+are in one attribute of the unwrapped environment, which all wrappers around it share.
 """
 
 from contextlib import suppress
@@ -13,11 +13,11 @@ _ATTRIBUTE = "keras_dqn_calls"
 
 
 class EnvCalls:
-    """How often an environment was reset or stepped, and by whom last.
+    """Counts the calls of an environment's `reset` and `step`, and names the last caller.
 
     Attributes:
-        count: Int.
-        last: String, who made the last call; None for a call outside the package.
+        count: Int, calls so far.
+        last: String, the name of the last caller; None for a call from outside the package.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class EnvCalls:
 
 
 class CountedMethod:
-    """A method of an environment that counts its calls; copies of the environment have their own.
+    """A method of an environment that counts its calls. A copied environment counts its own calls.
 
     Args:
         env: The unwrapped environment.
@@ -46,12 +46,12 @@ class CountedMethod:
 
 
 def calls_of(env: Environment) -> EnvCalls:
-    """Returns the counts of an environment, which it keeps from the first call on."""
+    """Returns the counts of an environment; counting starts at the first call of this function."""
     base: Any = env.unwrapped
     calls = vars(base).get(_ATTRIBUTE) if hasattr(base, "__dict__") else None
     if calls is None:
         calls = EnvCalls()
-        with suppress(AttributeError):  # of an environment with slots nothing is counted
+        with suppress(AttributeError):  # an environment with slots is not counted
             setattr(base, _ATTRIBUTE, calls)
             for name in ("reset", "step"):
                 setattr(base, name, CountedMethod(base, getattr(base, name)))

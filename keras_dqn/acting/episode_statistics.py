@@ -11,11 +11,11 @@ class EpisodeStatistics:
     """Sums rewards per environment and averages over the episodes that ended in the epoch.
 
     Args:
-        num_envs: Int, E.
+        num_envs: Int, environments, E.
 
     Attributes:
-        means: Dict of `episode_return` and `episode_length`: the last known while no episode has
-            ended in the epoch, empty before the first.
+        means: Dict of `episode_return` and `episode_length` (environment steps). It keeps its last
+            values until an episode ends in the epoch, and is empty before the first one ends.
     """
 
     def __init__(self, num_envs: int) -> None:
@@ -25,17 +25,17 @@ class EpisodeStatistics:
         self.start_epoch()
 
     def start_epoch(self) -> None:
-        """Starts new means; episodes that run go on."""
+        """Starts new means; running episodes continue."""
         self._num_ended = 0
         self._sum_of_returns = 0.0
         self._sum_of_lengths = 0
 
     def drop_running(self) -> None:
-        """Forgets the episodes that run."""
+        """Forgets the running episodes."""
         self._returns[:] = self._lengths[:] = 0
 
     def add(self, step: Step) -> int:
-        """Returns how many episodes have ended with this step."""
+        """Adds a step of all environments; returns the number of episodes that ended with it."""
         self._returns += step.reward * step.stepped
         self._lengths += step.stepped
         ended = (step.terminated | step.truncated) & step.stepped
@@ -53,7 +53,7 @@ class EpisodeStatistics:
         return num_ended
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the sums of episodes that run and of those that ended in the epoch."""
+        """Returns the sums of running episodes and of episodes that ended in the epoch."""
         return {
             "returns": self._returns.copy(),
             "lengths": self._lengths.copy(),

@@ -1,4 +1,4 @@
-"""A number of whole episodes, played in one or several environments, and what they returned."""
+"""Counts whole episodes in one or several environments and keeps their returns."""
 
 import numpy as np
 
@@ -8,17 +8,18 @@ from keras_dqn.acting.environment_stepper import Step
 class Episodes:
     """Takes the steps of environments and keeps the episodes that count.
 
-    Each environment plays its share, so that short episodes are not preferred. An episode over the
-    limit is cut: it counts as it is, and its environment counts again when its next episode begins.
+    Each environment plays its share, so that short episodes are not preferred. An episode that
+    reaches the limit is cut: it counts as it is. Its environment counts again when its next episode
+    begins.
 
     Args:
-        num_envs: Int, E.
-        num_episodes: Int, how many are wanted.
-        max_steps: Int or None, steps after which an episode is cut.
+        num_envs: Int, environments, E.
+        num_episodes: Int, episodes to play.
+        max_steps: Int or None, environment steps after which an episode is cut.
 
     Attributes:
         returns: List of floats, the sum of rewards of each episode.
-        lengths: List of ints, the steps of each episode.
+        lengths: List of ints, the environment steps of each episode.
     """
 
     def __init__(self, num_envs: int, num_episodes: int, max_steps: int | None) -> None:
@@ -33,20 +34,20 @@ class Episodes:
 
     @property
     def done(self) -> bool:
-        """Whether all episodes are played."""
+        """Whether all episodes have been played."""
         return len(self.returns) == self._num_episodes
 
     @property
     def wait_for_reset(self) -> bool:
-        """Whether no environment plays an episode that will count."""
+        """Whether a reset is needed, because no environment is playing an episode that counts."""
         return not self.done and bool((self._cut | (self._shares == 0)).all())
 
     def start_anew(self) -> None:
-        """Says that all environments were reset."""
+        """Starts new episodes, after all environments were reset."""
         self._return[:] = self._length[:] = self._cut[:] = 0
 
     def add(self, step: Step) -> None:
-        """Takes a step of all environments."""
+        """Adds a step of all environments."""
         self._return += step.reward * step.stepped
         self._length += step.stepped
         ended = (step.terminated | step.truncated) & step.stepped

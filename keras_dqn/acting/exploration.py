@@ -1,7 +1,7 @@
 """Exploration on the host: `[E, A]` NumPy action values in, `[E]` 0-based actions out.
 
-A collector calls `update` once per execution with its counts and `__call__` once per vector step
-with its own generator, so that one seed determines a run.
+A collector calls `update` once per execution with its counts, and `__call__` once per vector step
+with its own random generator. So one seed determines a run.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ class Exploration:
         raise NotImplementedError
 
     def get_state(self) -> dict[str, Any]:
-        """Returns what the schedule gave last; nothing for a rule without one."""
+        """Returns the last value of the schedule; an empty dict for a rule without a schedule."""
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Exploration:
 
 
 class Greedy(Exploration):
-    """Takes the action of the highest value; ties go to the lowest action."""
+    """Takes the action with the highest value; of equal values, the lowest action."""
 
     def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns `[E]` int64 actions for `[E, A]` action values."""
@@ -48,14 +48,15 @@ class Greedy(Exploration):
 
 
 class ScheduledExploration(Exploration):
-    """A rule with one number that a schedule gives.
+    """A rule with one number that follows a schedule.
 
     Args:
-        name: String, what the number is called in the logs.
-        schedule: Float or a callable of the step count.
+        name: String, the name of the number in the logs.
+        schedule: Float, or a callable of a count of environment steps or of episodes (see
+            `read_schedule`).
 
     Attributes:
-        value: Float, what the schedule gave last.
+        value: Float, the last value of the schedule.
     """
 
     def __init__(self, name: str, schedule: Schedule) -> None:
@@ -77,7 +78,7 @@ class ScheduledExploration(Exploration):
         """Raises a `ValueError` if a value is outside the range of the rule."""
 
     def get_state(self) -> dict[str, Any]:
-        """Returns what the schedule gave last, and its own state if it has one."""
+        """Returns the last value of the schedule, and the schedule's state if it has one."""
         state: dict[str, Any] = {"value": self.value}
         if isinstance(self._schedule, Stateful):
             state["schedule"] = self._schedule.get_state()
@@ -98,11 +99,11 @@ class ScheduledExploration(Exploration):
 class EpsilonGreedy(ScheduledExploration):
     """Takes a uniformly random action with probability epsilon, else the greedy one.
 
-    Each environment of a vector tosses a coin of its own.
+    Each environment of a vector environment makes its own random choice.
 
     Args:
-        epsilon: Float in [0, 1], or a callable of the step count, `LinearSchedule` and
-            `ExponentialSchedule` among them. Its value is read once per execution.
+        epsilon: Float in [0, 1], or a callable of the count of environment steps, such as
+            `LinearSchedule` or `ExponentialSchedule`. It is read once per execution.
 
     Raises:
         ValueError: If epsilon is outside [0, 1], here or when the schedule is read.
@@ -142,8 +143,8 @@ class Boltzmann(ScheduledExploration):
     ```
 
     Args:
-        temperature: Float above 0, in units of return, or a callable of the step count. Its value
-            is read once per execution.
+        temperature: Float above 0, in units of return, or a callable of the count of environment
+            steps. It is read once per execution.
 
     Raises:
         ValueError: If the temperature is not above 0, here or when the schedule is read.
@@ -170,7 +171,7 @@ class Boltzmann(ScheduledExploration):
 
 
 def read_schedule(schedule: Schedule, env_steps: int, episodes: int) -> float:
-    """Returns a schedule's value as a float, at the count that its `unit` names."""
+    """Returns a schedule's value as a float; the schedule's `unit` says which count it takes."""
     if not callable(schedule):
         return float(schedule)
     unit: Any = getattr(schedule, "unit", "steps")

@@ -1,4 +1,4 @@
-"""The greedy policy of an agent as a Keras model of its own, and its `keras.Model.export`."""
+"""Turns the greedy policy of an agent into a separate Keras model, and exports it."""
 
 import re
 from typing import Any
@@ -12,10 +12,10 @@ from keras_dqn.networks.inspection import input_shape_of
 
 
 class ExportedPolicy(keras.Model):
-    """Maps observations `[B, ...]` (or a dict of such) to greedy actions `[B]` int64 of the space.
+    """Maps observations `[B, ...]` (or dicts of arrays) to greedy actions `[B]` int64 of the space.
 
     Args:
-        agent: A built `DQN`; the layers of its network that preprocess observations are part of it.
+        agent: A built `DQN`. The preprocessing layers of its network become part of the policy.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -26,9 +26,9 @@ class ExportedPolicy(keras.Model):
         self._action_start = agent.action_start
 
     def call(self, observation: Any) -> tf.Tensor:
-        """Returns the actions."""
+        """Returns the greedy actions."""
         q_values = self._q_values(self._outputs_of(self.network, observation))
-        # LiteRT lacks an operation of Keras' argmax.
+        # LiteRT lacks an operation that Keras' argmax needs.
         return tf.argmax(q_values, axis=-1) + self._action_start
 
 
@@ -42,14 +42,14 @@ def write_policy(agent: Agent, filepath: Any, format: str, **kwargs: Any) -> Non
         )
     spec = _observation_spec(network)
     policy = ExportedPolicy(agent)
-    policy(keras.tree.map_structure(_zeros, spec))  # Keras exports a model that was called
+    policy(keras.tree.map_structure(_zeros, spec))  # Keras exports only a model that was called
     kwargs.setdefault("input_signature", [spec])
     with native_log_silenced():
         policy.export(filepath, format=format, **kwargs)
 
 
 def _observation_spec(network: keras.layers.Layer) -> Any:
-    """Returns the shapes and dtypes of a network's own inputs; float32 if it names none."""
+    """Returns the shapes and dtypes of a network's inputs; float32 if it does not define them."""
     if isinstance(network, keras.Sequential):
         inputs: Any = network.inputs
     elif hasattr(network, "inputs"):
