@@ -1,4 +1,4 @@
-"""Checks of arguments, in one way: what was expected, what was received, and its name, in a line.
+"""Checks arguments. Each error is one line: the argument, the expected value, the received value.
 
 A wrong type is a `TypeError`, a value outside the range a `ValueError`. NumPy's numbers count as
 numbers; `True` and `False` do not.
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def check_integer(name: str, value: Any, minimum: int | None = 1) -> int:
-    """Returns an argument as an int, if it is one of at least `minimum` (any for None)."""
+    """Returns an argument as an int. It must be an integer of at least `minimum` (None: any)."""
     if type(value) is int and (minimum is None or value >= minimum):
         return value
     if not _is_number(value):
@@ -34,13 +34,13 @@ def check_number(
     *,
     above: bool = False,
 ) -> float:
-    """Returns an argument as a float, if it is a finite number in a range.
+    """Returns an argument as a float. It must be a finite number in a range.
 
     Args:
-        name: String, the argument.
-        value: What was given for it.
-        minimum: Float, the smallest allowed.
-        maximum: Float, the largest allowed.
+        name: String, the name of the argument.
+        value: The value that was given.
+        minimum: Float, the smallest allowed value.
+        maximum: Float, the largest allowed value.
         above: Bool, whether `minimum` itself is excluded. Defaults to `False`.
     """
     if type(value) is float and minimum < value < maximum:
@@ -64,7 +64,7 @@ def check_schedule(name: str, value: Any) -> None:
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """Returns an argument as a bool, if it is one."""
+    """Returns an argument as a bool. It must be True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"`{name}` must be True or False. Received: {_received(name, value)}")
     return bool(value)
@@ -76,7 +76,7 @@ def check_seed(value: Any) -> int | None:
 
 
 def check_type(name: str, value: Any, kind: Any, expected: str) -> None:
-    """Raises a `TypeError` unless an argument is of a type, or has what a protocol asks for."""
+    """Raises a `TypeError` unless an argument is of a type or follows a protocol."""
     if not isinstance(value, kind) or isinstance(value, type):
         raise TypeError(f"`{name}` must be {expected}. Received: {_received(name, value)}")
 

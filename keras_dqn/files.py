@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: a crash at any time leaves the old one or the new one."""
+"""Replaces files as a whole: after a crash at any time, the old file or the new one is there."""
 
 import errno
 import os
@@ -13,17 +13,16 @@ _MARK = ".partial"
 
 @contextmanager
 def replaced(path: str | os.PathLike, suffix: str | None = None) -> Iterator[str]:
-    """Gives the path of a new file beside `path`, which takes its place when the context ends.
+    """Gives the path of a new file beside `path`; it replaces `path` when the context ends.
 
-    The name of the new file is unique, so that several processes can write to one path, and ends
-    like `path`. If writing fails it is removed; what a killed process has left is removed by the
-    next call.
+    The name of the new file is unique, so several processes can write to one path. If writing
+    fails, the new file is removed. If a process is killed, the next call removes its file.
 
     Args:
-        path: String or path. Its directory must be there.
-        suffix: String, how the new file's name must end. Defaults to the suffix of `path`.
+        path: String or path. Its directory must exist.
+        suffix: String, the end of the new file's name. Defaults to the suffix of `path`.
     """
-    path = Path(os.path.realpath(path))  # a link stays one
+    path = Path(os.path.realpath(path))  # a link stays a link
     ending = _MARK + (path.suffix if suffix is None else suffix)
     _remove_left_over(path, ending)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{ending}")
@@ -39,10 +38,10 @@ def replaced(path: str | os.PathLike, suffix: str | None = None) -> Iterator[str
 
 
 def reserve(path: str | os.PathLike, size: int) -> None:
-    """Raises an `OSError` unless the disk takes a file of `size` bytes, which there is then.
+    """Raises an `OSError` unless the disk has room for a file of `size` bytes; then it exists.
 
-    To be told now is better than in the middle of writing: a mapped file on a full disk ends the
-    process, and so may HDF5.
+    An error now is better than one in the middle of writing: on a full disk a mapped file ends the
+    process, and HDF5 may end it too.
     """
     with open(path, "ab") as file:
         if hasattr(os, "posix_fallocate"):
@@ -53,7 +52,7 @@ def reserve(path: str | os.PathLike, size: int) -> None:
 
 def flush_to_disk(path: str | os.PathLike) -> None:
     """Waits until a file, or the names in a directory, are on the disk."""
-    if os.name != "posix":  # elsewhere a directory cannot be opened
+    if os.name != "posix":  # other systems cannot open a directory
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -63,18 +62,18 @@ def flush_to_disk(path: str | os.PathLike) -> None:
 
 
 def is_local(path: str | os.PathLike, suffix: str) -> bool:
-    """Returns whether a path is of a local file of this suffix, and no URL."""
+    """Returns whether a path is a local file with this suffix, not a URL."""
     text = os.fspath(path)
     return isinstance(text, str) and text.endswith(suffix) and "://" not in text
 
 
 def is_new(path: str | os.PathLike) -> bool:
-    """Returns whether there is nothing at a path yet."""
+    """Returns whether nothing exists at a path yet."""
     return not os.path.exists(path)
 
 
 def _remove_left_over(path: Path, ending: str) -> None:
-    """Removes the new files of processes that have ended without a word."""
+    """Removes unfinished files of processes that no longer run."""
     for left in path.parent.glob(f".{_escaped(path.name)}.*{ending}"):
         process = left.name[len(path.name) + 2 :].split("-")[0]
         if process.isdigit() and not _runs(int(process)):
@@ -87,7 +86,7 @@ def _escaped(name: str) -> str:
 
 
 def _runs(process: int) -> bool:
-    if os.name != "posix":  # elsewhere signal 0 is a signal like any other
+    if os.name != "posix":  # on other systems signal 0 is an ordinary signal
         return True
     try:
         os.kill(process, 0)

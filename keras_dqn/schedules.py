@@ -1,6 +1,7 @@
-"""Schedules of exploration: plain functions of a count, int to float, evaluated on the host.
+"""Schedules for exploration: plain functions of a count, int to float, evaluated on the host.
 
-Any callable of the step count serves in their place, Keras' learning-rate schedules included.
+Any callable of the count of environment steps can replace them, such as Keras' learning-rate
+schedules.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,8 @@ class LinearSchedule:
     Args:
         initial_value: Float, the value at step 0.
         end_value: Float, the value from `decay_steps` on.
-        decay_steps: Int, environment steps (transitions over all environments), at least 1.
+        decay_steps: Int, environment steps (transitions over all environments) until `end_value`,
+            at least 1.
 
     Raises:
         ValueError: If `decay_steps` is below 1.
@@ -48,7 +50,7 @@ class LinearSchedule:
 
 
 class ExponentialSchedule:
-    """Multiplies a value by a constant at each step or episode, down to a floor.
+    """Multiplies a value by a constant at each environment step or episode, down to a floor.
 
     ```
     value(count) = max(initial_value * decay_rate ** count, end_value)
@@ -59,13 +61,13 @@ class ExponentialSchedule:
 
     Args:
         initial_value: Float, the value at count 0.
-        decay_rate: Float in (0, 1], the factor per count.
-        end_value: Float, the floor. Defaults to `0.0`.
+        decay_rate: Float in (0, 1], the factor per environment step or episode.
+        end_value: Float, the floor: the smallest value. Defaults to `0.0`.
         unit: `"steps"` counts environment steps, `"episodes"` counts finished episodes, both over
             all environments. Defaults to `"steps"`.
 
     Raises:
-        ValueError: If `decay_rate` or `unit` is none of the above.
+        ValueError: If `decay_rate` is outside (0, 1], or `unit` is another string.
 
     Example:
     >>> ExponentialSchedule(1.0, 0.5, 0.1)(2)
