@@ -1,1 +1,1 @@
-"""Keras callbacks for deep Q-learning, which work through models' and buffers' public methods."""
+"""Keras callbacks for deep Q-learning. They use only public methods of models and buffers."""

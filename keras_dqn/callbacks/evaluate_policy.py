@@ -1,4 +1,4 @@
-"""`EvaluatePolicy`: episodes at the end of an epoch, as `val_return` in its logs."""
+"""`EvaluatePolicy`: plays episodes at the end of an epoch and logs their mean as `val_return`."""
 
 from typing import Any
 
@@ -16,30 +16,29 @@ from keras_dqn.spaces.env_spaces import Environment
 class EvaluatePolicy(keras.callbacks.Callback):
     """Plays greedy episodes and puts their mean return into the epoch's logs as `val_return`.
 
-    Beside it are `val_return_std`, the standard deviation of the returns, and `val_length`, the
-    mean length. `EarlyStopping`, `ModelCheckpoint`, `CSVLogger` and the like work on them when they
-    come after it in the list of callbacks.
+    It also logs `val_return_std`, the standard deviation of the returns, and `val_length`, the mean
+    length in environment steps. `EarlyStopping`, `ModelCheckpoint`, `CSVLogger` and other callbacks
+    can read these values if they come after this one in the list of callbacks.
 
     Args:
-        env: `gym.Env` or `gym.vector.VectorEnv`, not the one that is collected from. A vector
-            environment plays its share of the episodes in each of its environments, so that short
-            episodes are not preferred.
-        episodes: Int, at least 1. Defaults to `10`.
+        env: `gym.Env` or `gym.vector.VectorEnv`, not the one that collects transitions. In a vector
+            environment, each environment plays its share of the episodes, so that short episodes
+            are not preferred.
+        episodes: Int, episodes of one evaluation, at least 1. Defaults to `10`.
         validation_freq: Int, epochs from one evaluation to the next. The first epoch of a `fit` is
-            evaluated too; epochs between two evaluations repeat the values of the last one.
-            Defaults to `1`.
-        max_episode_steps: Int or None, environment steps after which an episode is cut; an
-            environment without a time limit needs it, or an agent that never ends an episode never
-            ends the evaluation. Defaults to `None`.
-        exploration: An exploration rule, for protocols that evaluate with an epsilon. Defaults to
-            `None`, greedy actions.
-        seed: Int or None. An int makes each evaluation begin with the same reset. Defaults to
+            evaluated too. Epochs without an evaluation repeat the last values. Defaults to `1`.
+        max_episode_steps: Int or None, environment steps after which an episode is cut. Set it for
+            an environment without a time limit: an agent that never ends an episode would never end
+            the evaluation. Defaults to `None`.
+        exploration: An exploration rule, for evaluation with an epsilon. Defaults to `None`, greedy
+            actions.
+        seed: Int or None. With an int, each evaluation begins with the same reset. Defaults to
             `None`.
 
     Raises:
-        TypeError: If an argument is of another type.
-        ValueError: If an argument is outside its range; when it evaluates, if the network's output
-            does not fit the action space.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is outside its range; during an evaluation, if the network's
+            output does not fit the action space.
 
     Example:
     >>> import gymnasium as gym
@@ -76,7 +75,7 @@ class EvaluatePolicy(keras.callbacks.Callback):
         self._policy_model: Any = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Forgets the values of an earlier `fit`: the first epoch is evaluated."""
+        """Forgets the values of an earlier `fit`, so that the first epoch is evaluated."""
         self._last = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -93,7 +92,7 @@ class EvaluatePolicy(keras.callbacks.Callback):
             model: A `DQN`, or any Keras model that maps observations to `[B, A]` action values.
 
         Returns:
-            Float, the mean return. Those of the episodes are in `episode_returns`, `[episodes]`.
+            Float, the mean return. `episode_returns` `[episodes]` has the return of each episode.
         """
         policy = self._policy_of(model)
         exploration = self.exploration or Greedy()
@@ -121,7 +120,7 @@ class EvaluatePolicy(keras.callbacks.Callback):
         return self._policy
 
     def get_state(self) -> dict[str, Any]:
-        """Returns what the last evaluation found."""
+        """Returns the results of the last evaluation."""
         return {"episode_returns": self.episode_returns.copy(), "last": dict(self._last or {})}
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`PriorityFeedback`: TD errors back to a prioritized buffer whose dataset was transformed."""
+"""`PriorityFeedback`: gives TD errors to a prioritized buffer whose dataset was transformed."""
 
 from typing import Any
 
@@ -9,17 +9,16 @@ from keras_dqn.trainers.replay_trainer import ReplayTrainer
 
 
 class PriorityFeedback(keras.callbacks.Callback):
-    """Hands the TD errors of `fit` to a prioritized replay buffer, as its priorities.
+    """Gives the TD errors of `fit` to a prioritized replay buffer, as its priorities.
 
-    `DQN.fit` does it by itself on `replay.dataset(...)`. A transformed dataset, such as
-    `replay.dataset(...).map(...)`, no longer tells which buffer it is drawn from: this callback
-    does.
+    `DQN.fit` does this by itself on `replay.dataset(...)`. With a transformed dataset, such as
+    `replay.dataset(...).map(...)`, `fit` cannot know the buffer. Then this callback names it.
 
     Args:
-        replay: `PrioritizedReplayBuffer`, or another buffer that `TakesPriorities`.
+        replay: `PrioritizedReplayBuffer`, or another buffer with the protocol `TakesPriorities`.
 
     Raises:
-        ValueError: If `replay` takes no priorities; when `fit` begins, if the model is no
+        ValueError: If `replay` does not take priorities; when `fit` begins, if the model is not a
             `DQN`.
 
     Reference:
@@ -35,7 +34,7 @@ class PriorityFeedback(keras.callbacks.Callback):
         self.replay = replay
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Tells the model where TD errors go."""
+        """Tells the model which buffer gets the TD errors."""
         if not isinstance(self.model, ReplayTrainer):
             raise ValueError(f"`PriorityFeedback` needs a DQN. Received: model={self.model}")
         self.model.feed_back_to(self.replay.update_priorities)

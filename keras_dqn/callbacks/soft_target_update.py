@@ -1,4 +1,4 @@
-"""`SoftTargetUpdate`: a target network that follows, inside any Keras model's compiled step."""
+"""`SoftTargetUpdate`: updates a target network in the compiled step of any Keras model."""
 
 from functools import partial
 from typing import Any
@@ -12,31 +12,32 @@ from keras_dqn.trainers.step_hooks import Hook, StepHooks, hooks_of
 
 
 class SoftTargetUpdate(keras.callbacks.Callback):
-    """Moves a target network a step towards the online one after each training step.
+    """Moves a target network towards the online network after each training step.
 
     ```
     target <- target + tau * (online - target)      every `update_freq` updates
     ```
 
     `tau=1.0, update_freq=1_000` is the hard update of the DQN paper. The blend is part of the
-    compiled training step and so exact at every `steps_per_execution`. Trainable weights are
-    blended; non-trainable ones (the statistics of BatchNormalization) are copied; the states of
-    seed generators are left alone.
+    compiled training step, so it is exact at every `steps_per_execution`. Trainable weights are
+    blended. Non-trainable weights (the statistics of BatchNormalization) are copied. The states of
+    seed generators do not change.
 
-    Works on a `DQN` as it is and on any Keras model when `source` and `target` are given:
-    actor-critic targets, a mean teacher, BYOL. Several of them may run in one `fit`. Nothing of it
-    stays on the model after `fit`. On a `DQN` the updates are counted by the model, in a saved
-    weight; on another model by this object, from 0.
+    It works on a `DQN` without `source` and `target`, and on any other Keras model with them:
+    actor-critic targets, a mean teacher, BYOL. Several of these callbacks may run in one `fit`.
+    After `fit`, nothing of them stays on the model. A `DQN` counts its updates itself, in a saved
+    weight. For another model, this object counts them from 0.
 
     Args:
-        tau: Float in [0, 1]. Defaults to `0.005`.
+        tau: Float in [0, 1], the share of the online weights in a blend. Defaults to `0.005`.
         update_freq: Int, updates from one blend to the next, at least 1. Defaults to `1`.
-        source: Keras model or layer that is followed. Defaults to the `network` of a `DQN`.
-        target: Keras model or layer that follows. Defaults to the `target_network` of a `DQN`.
+        source: Keras model or layer, the online network. Defaults to the `network` of a `DQN`.
+        target: Keras model or layer that follows `source`. Defaults to the `target_network` of a
+            `DQN`.
 
     Raises:
         ValueError: If an argument is outside its range, or only one of `source` and `target` is
-            given; when `fit` begins, if neither is given and the model is no `DQN`.
+            given; when `fit` begins, if neither is given and the model is not a `DQN`.
 
     Reference:
         Lillicrap et al., 2016, "Continuous control with deep reinforcement learning", Algorithm 1;
@@ -69,10 +70,10 @@ class SoftTargetUpdate(keras.callbacks.Callback):
         self.target = target
         self._own_count: Any = None
         self._hook: Hook | None = None
-        self._hooks: StepHooks | None = None  # kept, and the compiled function with it
+        self._hooks: StepHooks | None = None  # kept between fits, with the compiled function
 
     def set_model(self, model: keras.Model) -> None:
-        """Takes the model; hooks that an interrupted `fit` has left on it go."""
+        """Sets the model, and removes hooks that an interrupted `fit` has left on it."""
         super().set_model(model)
         self._hooks = hooks_of(model)
         self._hooks.begin()
@@ -83,21 +84,21 @@ class SoftTargetUpdate(keras.callbacks.Callback):
         hooks_of(self.model).add(self._hook)
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Announces an execution that has to run the blend."""
+        """Notes that the next execution must run the blend."""
         hooks_of(self.model).expect_run()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Raises a `RuntimeError` if the execution has not run the blend."""
+        """Raises a `RuntimeError` if the execution did not run the blend."""
         hooks_of(self.model).check_ran()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Takes the blend out again."""
+        """Removes the blend from the compiled step."""
         if self._hook is not None:
             hooks_of(self.model).remove(self._hook)
             self._hook = None
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the updates counted so far on a model that is no `DQN`."""
+        """Returns the number of updates counted so far on a model that is not a `DQN`."""
         return {"update_count": 0 if self._own_count is None else int(self._own_count)}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -109,7 +110,7 @@ class SoftTargetUpdate(keras.callbacks.Callback):
         owns_target = isinstance(model, TargetNetworkModel)
         if source is None and not owns_target:
             raise ValueError(
-                "`source` and `target` must be given for a model that is no DQN. Received: "
+                "`source` and `target` must be given for a model that is not a DQN. Received: "
                 f"model={model}"
             )
         if source is None:
