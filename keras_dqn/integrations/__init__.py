@@ -1,1 +1,1 @@
-"""Other libraries beside keras_dqn; each is imported only when something of it is used."""
+"""Connects keras_dqn to other libraries; each library is imported only when it is used."""

@@ -1,6 +1,6 @@
-"""TF-Agents' replay for `fit`: its `TFUniformReplayBuffer` in the place of a `ReplayBuffer`.
+"""Lets `fit` train on TF-Agents' `TFUniformReplayBuffer`, in place of a `ReplayBuffer`.
 
-Arrays lead with the axis `[E]` of environments, frames are those of `trajectories.py`.
+The first axis of arrays is `[E]`, the environments. `trajectories.py` says what a frame is.
 """
 
 from typing import Any
@@ -32,30 +32,30 @@ __all__ = ["INSTALL_COMMAND", "TFAgentsReplayBuffer", "transitions_from_trajecto
 class TFAgentsReplayBuffer:
     """Stores transitions in a TF-Agents `TFUniformReplayBuffer` and draws them for `fit`.
 
-    It takes the place of a `ReplayBuffer`: `CollectTransitions` adds to it, `fit` trains on its
-    `dataset`. The buffer inside is `replay_buffer`, its items are TF-Agents' trajectories, for
-    TF-Agents' own drivers, agents and checkpoints. Adding costs about a hundred times what it costs
-    a `ReplayBuffer`, since each step is a TensorFlow call.
+    Use it in place of a `ReplayBuffer`: `CollectTransitions` adds to it, and `fit` trains on its
+    `dataset`. The attribute `replay_buffer` is TF-Agents' buffer. Its items are TF-Agents'
+    trajectories, so TF-Agents' own drivers, agents and checkpoints can use it. Adding a step takes
+    about a hundred times as long as in a `ReplayBuffer`, because it is a TensorFlow call.
 
-    TF-Agents draws any frame. Boundary frames are not transitions; in a batch they are replaced by
-    other transitions drawn with them (without any, all rows have weight 0).
-    Windows end where an episode does, at a truncation with the real final observation. All
-    environments are written in lockstep: where one needs a boundary frame of its own (autoreset
-    modes other than NEXT_STEP), the others get one too, and their windows of several steps end
-    there, as at a truncation.
+    TF-Agents draws any frame. Boundary frames are not transitions. In a batch they are replaced by
+    other transitions drawn with them; if there are none, all rows have weight 0. A window ends
+    where its episode ends; at a truncation it ends with the real final observation. All
+    environments are written together. If one of them needs a boundary frame (in autoreset modes
+    other than NEXT_STEP), the others get one too. Their windows of several steps end there, as at a
+    truncation.
 
     Args:
-        capacity: Int, frames over all environments, boundary frames included; or None with
-            `replay_buffer`.
+        capacity: Int, frames over all environments, including boundary frames. It must be None if
+            `replay_buffer` is given.
         observation_space: As in `ReplayBuffer`.
         action_space: As in `ReplayBuffer`.
-        num_envs: Int, E. Defaults to `1`.
-        replay_buffer: A `TFUniformReplayBuffer` of trajectories, of batch size E, to use instead
+        num_envs: Int, environments, E. Defaults to `1`.
+        replay_buffer: A `TFUniformReplayBuffer` of trajectories with batch size E, to use instead
             of a new one. Defaults to `None`.
 
     Raises:
         ImportError: If TF-Agents is not installed.
-        ValueError: If not just one of `capacity` and `replay_buffer` is given, an argument is
+        ValueError: If both or neither of `capacity` and `replay_buffer` are given, an argument is
             outside its range, or the trajectories of `replay_buffer` do not fit the spaces.
     """
 
@@ -71,7 +71,7 @@ class TFAgentsReplayBuffer:
         action_spec = ActionSpec(action_space)
         if (capacity is None) == (replay_buffer is None):
             raise ValueError(
-                "One of `capacity` and `replay_buffer` must be given, not both. Received: "
+                "Exactly one of `capacity` and `replay_buffer` must be given. Received: "
                 f"{capacity=}, {replay_buffer=}"
             )
         self.observation_space = observation_space
@@ -88,8 +88,8 @@ class TFAgentsReplayBuffer:
             check_holds_trajectories(replay_buffer, spec)
         self.replay_buffer = replay_buffer
         self.capacity = int(replay_buffer.capacity)
-        self._last: list[NDArray] = []  # the last next observation, one `[E, ...]` a leaf
-        self._runs = np.zeros(num_envs, bool)  # whether `_last` is in no frame yet
+        self._last: list[NDArray] = []  # the last next observation, one `[E, ...]` per leaf
+        self._runs = np.zeros(num_envs, bool)  # whether `_last` is not in a frame yet
         self._ended = np.zeros(num_envs, bool)
         self._samples: dict[tuple, Any] = {}
 
@@ -97,11 +97,11 @@ class TFAgentsReplayBuffer:
     def from_env(
         cls, env: gym.Env | gym.vector.VectorEnv, capacity: int | None = None, **kwargs: Any
     ) -> "TFAgentsReplayBuffer":
-        """Creates a buffer for an environment, with its spaces and its `num_envs`.
+        """Creates a buffer with the spaces and the `num_envs` of an environment.
 
         Args:
             env: A Gymnasium environment or vector environment.
-            capacity: Int, frames over all environments, or None with `replay_buffer`.
+            capacity: Int, frames over all environments, or None if `replay_buffer` is given.
             **kwargs: Further arguments of the constructor.
         """
         return cls(capacity, *single_spaces(env), num_envs=num_envs_of(env), **kwargs)
@@ -123,10 +123,10 @@ class TFAgentsReplayBuffer:
         *,
         where: Any = None,
     ) -> None:
-        """Stores one step of all environments, as `ReplayBuffer.add` does; the same arguments.
+        """Stores one step of all environments. The arguments are those of `ReplayBuffer.add`.
 
-        With several environments the last transition can be drawn after the next `add`, which
-        brings the frame of its next observation.
+        With several environments, the last transition can be drawn only after the next `add`, which
+        stores the frame of its next observation.
         """
         observations, actions, rewards, terminated, truncated, next_observations, stepped = (
             self._checks.step(
@@ -145,13 +145,13 @@ class TFAgentsReplayBuffer:
             np.where(steps, np.where(self._runs, MID, FIRST), LAST),
             np.where(steps, np.where(ended, LAST, MID), FIRST),
         )
-        self._last = [leaf.copy() for leaf in next_observations]  # the caller may write into his
+        self._last = [leaf.copy() for leaf in next_observations]  # the caller may change its arrays
         self._runs, self._ended = steps, ended
         if self.num_envs == 1 and ended.any():
             self._add_boundary(next_observations)
 
     def _add_boundary(self, observations: list[NDArray]) -> None:
-        """Adds a frame that ends what runs; where nothing does, its observation means nothing."""
+        """Adds a frame that ends running episodes; its observation means nothing for the others."""
         of_no_step = np.zeros(self.num_envs)
         self._add_frames(
             self._where(self._runs, self._last, observations),
@@ -179,7 +179,7 @@ class TFAgentsReplayBuffer:
         )
 
     def _holds(self, observations: list[NDArray]) -> NDArray[np.bool_]:
-        """Returns whether observations are the last next observations, `[E]`."""
+        """Returns `[E]`, whether observations equal the last next observations."""
         held = np.ones(self.num_envs, bool)
         for last, leaf in zip(self._last, observations, strict=bool(self._last)):
             held &= (last == leaf).reshape(self.num_envs, -1).all(axis=1)
@@ -188,7 +188,7 @@ class TFAgentsReplayBuffer:
     def _where(
         self, condition: NDArray[np.bool_], chosen: list[NDArray], others: list[NDArray]
     ) -> list[NDArray]:
-        """Returns one list's rows where `[E]` is True, and the other's elsewhere."""
+        """Returns rows of `chosen` where `condition` `[E]` is True, else rows of `others`."""
         if not condition.any():
             return others
         return [
@@ -199,12 +199,12 @@ class TFAgentsReplayBuffer:
     # Drawing
 
     def dataset(self, batch_size: int, *, gamma: float = 0.99, n_step: int = 1) -> ReplayDataset:
-        """Returns an endless `tf.data.Dataset` of what `sample` gives, drawn when it is asked for.
+        """Returns an endless `tf.data.Dataset` of the batches of `sample`, drawn when needed.
 
         Args:
-            batch_size: Int, B, at least 1.
-            gamma: Float in [0, 1], the discount of a step. Defaults to `0.99`.
-            n_step: Int, n, at least 1. Defaults to `1`.
+            batch_size: Int, transitions in a batch, B, at least 1.
+            gamma: Float in [0, 1], the discount of one environment step. Defaults to `0.99`.
+            n_step: Int, environment steps in a return, n, at least 1. Defaults to `1`.
 
         Raises:
             ValueError: If an argument is outside its range.
@@ -219,18 +219,19 @@ class TFAgentsReplayBuffer:
         n_step: int = 1,
         num_batches: int | None = None,
     ) -> tuple:
-        """Draws windows of n steps from the frames, as the triple that `fit` unpacks, in NumPy.
+        """Draws windows of n steps from the frames as the triple that `fit` unpacks, in NumPy.
 
         TensorFlow's global seed (`keras.utils.set_random_seed`) determines the draws.
 
         Args:
-            batch_size: Int, B, at least 1.
-            gamma: Float in [0, 1], the discount of a step. Defaults to `0.99`.
-            n_step: Int, n, at least 1. Defaults to `1`.
-            num_batches: Int K or None; with K, a stack `[K, B, ...]` is drawn. Defaults to `None`.
+            batch_size: Int, transitions in a batch, B, at least 1.
+            gamma: Float in [0, 1], the discount of one environment step. Defaults to `0.99`.
+            n_step: Int, environment steps in a return, n, at least 1. Defaults to `1`.
+            num_batches: Int, batches K of a stack `[K, B, ...]`; None draws one batch `[B, ...]`.
+                Defaults to `None`.
 
         Returns:
-            As `ReplayBuffer.sample`; all weights are 0 if only boundary frames were drawn.
+            The same as `ReplayBuffer.sample`; all weights are 0 if only boundary frames were drawn.
 
         Raises:
             ValueError: If an argument is outside its range.
@@ -262,7 +263,7 @@ class TFAgentsReplayBuffer:
         return keras.tree.map_structure(lambda column: column[rows], batch)
 
     def empty_batch(self) -> tuple:
-        """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
+        """Returns a batch of 0 transitions, to show the shapes and dtypes of `sample`."""
         observation = tf.nest.map_structure(
             lambda spec: np.zeros((0, *spec.shape), spec.dtype.as_numpy_dtype),
             self.replay_buffer.data_spec.observation,

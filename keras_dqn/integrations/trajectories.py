@@ -1,8 +1,8 @@
-"""TF-Agents' trajectories as the transitions that `fit` takes.
+"""Converts TF-Agents' trajectories to the transitions that `fit` takes.
 
-A frame of a trajectory holds an observation, the action taken from it and what came of that; the
-next observation is in the next frame. The final observation of an episode is a boundary frame, of
-step type LAST. Trajectories are `[B, T, ...]`: T frames, and so n = T - 1 steps.
+A frame of a trajectory holds an observation, the action taken from it, and the action's reward and
+discount; the next frame holds the next observation. The final observation of an episode is a
+boundary frame, of step type LAST. Trajectories are `[B, T, ...]`: T frames, so n = T - 1 steps.
 """
 
 from typing import Any
@@ -30,22 +30,21 @@ def transitions_from_trajectories(dataset: tf.data.Dataset, gamma: float) -> tf.
     discount = gamma^m d_0 ... d_(m-1)
     ```
 
-    with the trajectory's own discounts d, which leave out the agent's gamma and are 0 at a
-    termination; m < n where the episode ends within the n steps. A row that starts at a boundary
-    frame has weight 0, and so has one that stops where the next observation is not stored (boundary
-    frames were filtered out). Such a row still counts in the means of the logs.
+    The d are the trajectory's own discounts. They do not include the agent's gamma, and are 0 at a
+    termination. If the episode ends within the n steps, m < n. A row has weight 0 if it starts at a
+    boundary frame, or if it stops where the next observation is not stored (because boundary frames
+    were filtered out). Such a row still counts in the means of the logs.
 
     Args:
-        dataset: `tf.data.Dataset` of trajectories `[B, T, ...]` or of pairs of them and something
-            else, as `TFUniformReplayBuffer.as_dataset(sample_batch_size=B, num_steps=n + 1)` makes
-            it.
-        gamma: Float in [0, 1], the discount of a step.
+        dataset: `tf.data.Dataset` of trajectories `[B, T, ...]`, or of tuples that begin with one,
+            such as `TFUniformReplayBuffer.as_dataset(sample_batch_size=B, num_steps=n + 1)`.
+        gamma: Float in [0, 1], the discount of one environment step.
 
     Returns:
-        `tf.data.Dataset` of `(observation, transition, weight)`, as of `ReplayBuffer.dataset`.
+        `tf.data.Dataset` of `(observation, transition, weight)`, as from `ReplayBuffer.dataset`.
 
     Raises:
-        ValueError: If `gamma` is outside [0, 1], or the elements are no such trajectories.
+        ValueError: If `gamma` is outside [0, 1], or the elements are not such trajectories.
 
     Example:
     ```
@@ -54,7 +53,8 @@ def transitions_from_trajectories(dataset: tf.data.Dataset, gamma: float) -> tf.
     ```
 
     Reference:
-        Sutton & Barto, 2018, "Reinforcement Learning", equation 7.1; `ReplayBuffer` for the ends.
+        Sutton & Barto, 2018, "Reinforcement Learning", equation 7.1; see `ReplayBuffer` for the
+        ends of episodes.
     """
     check_sampling(1, gamma, 1)
     _check_trajectories(_trajectory_of(dataset.element_spec), dataset.element_spec)
@@ -68,7 +68,7 @@ def transitions_from_trajectories(dataset: tf.data.Dataset, gamma: float) -> tf.
 
 def _transitions(trajectory: Any, gamma: float) -> tuple:
     step_type, next_step_type = trajectory.step_type, trajectory.next_step_type
-    # A step belongs to the window while no frame before it, nor its own, ends an episode.
+    # A step is in the window if neither its own frame nor a frame before it ends an episode.
     goes_on = (next_step_type[:, :-2] != LAST) & (step_type[:, 1:-1] == MID)
     starts = step_type[:, :1] != LAST
     runs = tf.math.cumprod(tf.cast(tf.concat([starts, goes_on], axis=1), tf.float32), axis=1)
@@ -91,7 +91,7 @@ def _transitions(trajectory: Any, gamma: float) -> tuple:
 
 
 def _trajectory_of(element: Any) -> Any:
-    """Returns the trajectory of an element, or what is in the place of one."""
+    """Returns the trajectory of an element, or the part that should be one."""
     while not hasattr(element, "next_step_type") and isinstance(element, tuple) and element:
         element = element[0]
     return element
@@ -100,13 +100,13 @@ def _trajectory_of(element: Any) -> Any:
 def _check_trajectories(trajectory: Any, element_spec: Any) -> None:
     if not hasattr(trajectory, "next_step_type"):
         raise ValueError(
-            "`dataset` must have TF-Agents trajectories as its elements, or pairs of them and "
-            f"something else. Received: {element_spec}"
+            "`dataset` must have TF-Agents trajectories as its elements, or tuples that begin with "
+            f"one. Received: {element_spec}"
         )
     shape = trajectory.action.shape
     if shape.rank != 2 or (shape[1] is not None and shape[1] < 2):
         raise ValueError(
-            "`dataset` must have trajectories [B, T, ...] of at least 2 frames, and one action a "
+            "`dataset` must have trajectories [B, T, ...] of at least 2 frames, and one action per "
             "frame: `as_dataset(sample_batch_size=B, num_steps=n + 1)`. Received: actions of shape "
             f"{shape}"
         )
@@ -137,7 +137,7 @@ def trajectory_spec(observation_spec: ObservationSpec, action_spec: ActionSpec) 
 
 
 def check_holds_trajectories(replay_buffer: Any, expected: Any) -> None:
-    """Raises a `ValueError` unless the items of a TF-Agents buffer are such trajectories."""
+    """Raises a `ValueError` unless the items of a TF-Agents buffer fit the expected spec."""
     data_spec = replay_buffer.data_spec
 
     def shapes(spec: Any) -> Any:

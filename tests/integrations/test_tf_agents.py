@@ -367,7 +367,7 @@ def test_a_refused_step_changes_nothing():
 @needs_tf_agents
 def test_arguments_that_do_not_fit_are_refused():
     box, discrete = gym.spaces.Box(-9, 9, (1,)), gym.spaces.Discrete(2)
-    with pytest.raises(ValueError, match="One of `capacity` and `replay_buffer`"):
+    with pytest.raises(ValueError, match="Exactly one of `capacity` and `replay_buffer`"):
         TFAgentsReplayBuffer(None, box, discrete)
     with pytest.raises(ValueError, match="`action_space` must be"):
         TFAgentsReplayBuffer(10, box, box)
