@@ -1,4 +1,4 @@
-"""What an agent checks: that its network fits a replay buffer, and the ranks of its loss."""
+"""Checks that an agent's network fits a replay buffer, and the ranks of the loss's tensors."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from keras_dqn.spaces.action_spec import ActionSpec
 
 
 def check_network_fits(agent: Any, replay: Replay) -> int:
-    """Builds an agent for a buffer's observations, unless it is built, and checks its outputs.
+    """Builds an agent for a buffer's observations if it is not built, and checks its outputs.
 
-    Returns the action of the environment that is 0 inside.
+    Returns the environment's action that has the number 0 in the package.
 
     Args:
         agent: A `DQN`.
         replay: A `ReplayBuffer` or another `Replay`.
 
     Raises:
-        ValueError: If the network refuses the observations, or gives another number of values than
-            there are actions.
+        ValueError: If the network refuses the observations, if its number of values is not the
+            number of actions, or if the agent's `action_start` is of another action space.
     """
     observation, _, _ = replay.empty_batch()
     agent.build_for(observation)
@@ -43,8 +43,8 @@ def check_network_fits(agent: Any, replay: Replay) -> int:
         )
     if agent.action_start not in (0, action_spec.start):
         raise ValueError(
-            "`action_start` must be that of the replay buffer's action space: the agent has "
-            f"learned others. Received: action_start={agent.action_start}, {action_spec.space}"
+            "`action_start` must be that of the replay buffer's action space: the agent learned "
+            f"with another one. Received: action_start={agent.action_start}, {action_spec.space}"
         )
     return action_spec.start
 
@@ -60,7 +60,7 @@ def check_action_values(outputs: Any) -> None:
 
 
 def check_ranks(target: Any, prediction: Any) -> None:
-    """Raises a `ValueError` for a `[B]` target or prediction: Keras would average weights away."""
+    """Raises a `ValueError` for a `[B]` target or prediction: a loss would average over B."""
     for name, tensor in (("compute_target", target), ("predict_taken", prediction)):
         if len(tensor.shape) < 2:
             raise ValueError(

@@ -29,27 +29,27 @@ class DQN(TargetNetworkModel):
     loss = mean(weight * huber(y - Q(observation, action)))
     ```
 
-    The target network is a clone of `network`, equal to it when both are built. It never gets a
-    gradient, and follows by the callback `SoftTargetUpdate` or by `update_target`.
+    The target network is a clone of `network`, with equal weights when both are built. It never
+    gets a gradient. The callback `SoftTargetUpdate` or the method `update_target` updates it.
 
-    A subclass changes the algorithm by overriding one decision. Another representation of values
-    says what outputs mean: `q_values`, `next_values`, `predict_taken`, `bootstrap`, `td_error`,
-    `priority` and `default_loss`. Another rule says what the target is: `choose_next_action`,
-    `reward_bonus` or the whole `compute_target`; or it adds an `extra_loss`.
+    A subclass changes the algorithm by overriding single methods. A new representation of values
+    overrides `q_values`, `next_values`, `predict_taken`, `bootstrap`, `td_error`, `priority` and
+    `default_loss`, which say what outputs mean. A new rule overrides `choose_next_action`,
+    `reward_bonus` or the whole `compute_target`, which say what the target is, or `extra_loss`.
 
     Args:
         network: Keras model (or layer) that maps observations, a tensor or a (nested) dict, to
-            `[B, A]` action values. It stays yours: `agent.network is network`.
+            `[B, A]` action values. It is not copied: `agent.network is network`.
         double: Bool, whether the online network chooses the next action. Defaults to `False`.
         name: String or None.
         **kwargs: Arguments of `keras.Model`, such as `dtype`.
 
     Attributes:
-        action_start: Int, `Discrete.start` of the action space. `fit` takes it from the replay
-            buffer and it is saved; without one set it.
+        action_start: Int, `Discrete.start` of the action space. `fit` reads it from the replay
+            buffer, and it is saved. Without a replay buffer, set it yourself.
 
     Raises:
-        TypeError: If `network` is not a Keras layer, or has no `get_config` to clone it by.
+        TypeError: If `network` is not a Keras layer, or has no `get_config`, which cloning needs.
 
     Example:
     >>> network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
@@ -88,7 +88,7 @@ class DQN(TargetNetworkModel):
         return keras.ops.cast(outputs, "float32")
 
     def next_values(self, outputs: Any) -> Any:
-        """Returns what may be averaged over actions, `[B, A, N]` float32: the values, N = 1."""
+        """Returns N numbers per action that a rule may average, `[B, A, N]` float32. Here N = 1."""
         return keras.ops.expand_dims(self.q_values(outputs), -1)
 
     def predict_taken(self, outputs: Any, action: Any) -> Any:
@@ -96,7 +96,7 @@ class DQN(TargetNetworkModel):
         return ops.take_action(self.next_values(outputs), action)
 
     def bootstrap(self, transition: dict, next_value: Any) -> Any:
-        """Returns the target `[B, N]` of a transition and what follows it, `[B, N]`."""
+        """Returns the target `[B, N]` for a transition and the next value `[B, N]`."""
         return ops.td_target(transition["reward"], transition["discount"], next_value)
 
     def td_error(self, target: Any, prediction: Any) -> Any:
@@ -107,17 +107,17 @@ class DQN(TargetNetworkModel):
         return keras.ops.mean(target, axis=-1) - keras.ops.mean(prediction, axis=-1)
 
     def priority(self, target: Any, prediction: Any) -> Any:
-        """Returns what a prioritized buffer is told of each row, `[B]` float32: |TD error|."""
+        """Returns the priority of each row for a prioritized buffer, `[B]` float32: |TD error|."""
         return keras.ops.abs(self.td_error(target, prediction))
 
     def default_loss(self) -> keras.losses.Loss:
-        """Returns the loss of a target and a prediction that `loss="auto"` stands for."""
+        """Returns the loss that `loss="auto"` stands for; it takes a target and a prediction."""
         return keras.losses.Huber()
 
-    # What the target says: a rule overrides these
+    # What the target is: a rule overrides these
 
     def compute_target(self, observation: Any, transition: dict) -> Any:
-        """Returns the TD target `[B, N]` float32; nothing differentiates through it.
+        """Returns the TD target `[B, N]` float32; no gradient flows through it.
 
         Args:
             observation: `[B, ...]`.
@@ -134,10 +134,10 @@ class DQN(TargetNetworkModel):
         return keras.ops.stop_gradient(self.bootstrap(transition, next_value))
 
     def choose_next_action(self, next_outputs: Any, next_observation: Any) -> Any:
-        """Returns which action follows: `[B]` integer, or the weights `[B, A]` float32 of a mix.
+        """Returns the next actions, `[B]` integer, or weights of all actions, `[B, A]` float32.
 
         Args:
-            next_outputs: What the target network gives for `next_observation`.
+            next_outputs: The target network's outputs for `next_observation`.
             next_observation: `[B, ...]`.
         """
         if self.double:
@@ -145,11 +145,11 @@ class DQN(TargetNetworkModel):
         return ops.greedy_action(self.q_values(next_outputs))
 
     def reward_bonus(self, observation: Any, transition: dict, next_outputs: Any) -> Any:
-        """Returns what to add to the rewards, `[B]` float32, or None for nothing, as here."""
+        """Returns a bonus to add to the rewards, `[B]` float32, or None for no bonus. Here None."""
         return None
 
     def extra_loss(self, outputs: Any, action: Any) -> Any:
-        """Returns what to add to each row's loss, `[B]` float32, weighted like it. Zero here."""
+        """Returns a term to add to each row's loss, `[B]` float32, with the same weight. Here 0."""
         return keras.ops.zeros(keras.ops.shape(action), "float32")
 
     # Training steps
@@ -157,7 +157,7 @@ class DQN(TargetNetworkModel):
     def train_step(self, data: Any) -> dict:
         """Takes one gradient step on a batch; returns metrics, `td_error` and `priority` `[B]`."""
         batch = unpack_batch(data)
-        # Before the forward pass: `add_loss` terms are those of the last call of the network.
+        # Before the forward pass, because `add_loss` terms are those of the network's last call.
         target = self.compute_target(batch.observation, batch.transition)
         with tf.GradientTape() as tape:
             loss, outputs, prediction = self._td_loss(batch, target, training=True)
@@ -199,13 +199,13 @@ class DQN(TargetNetworkModel):
     ) -> Any:
         """Computes the compiled loss of a target and a prediction.
 
-        Also takes a transition and outputs: so Keras calls it under a distribution strategy.
+        Also accepts a transition and outputs: Keras passes them under a distribution strategy.
         """
         y, y_pred, sample_weight = self._target_of(x, y, y_pred, sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
-        """Updates the compiled metrics with the same, and returns all metrics' results."""
+        """Updates the compiled metrics with the same input; returns the results of all metrics."""
         y, y_pred, sample_weight = self._target_of(x, y, y_pred, sample_weight)
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
@@ -214,7 +214,7 @@ class DQN(TargetNetworkModel):
         if not isinstance(y, dict):
             return y, y_pred, sample_weight
         weight = unpack_batch((x, y, sample_weight)).weight
-        # Keras draws this batch as a mean over replicas, in which integers have become floats.
+        # Keras makes this batch as a mean over replicas, which turns integers into floats.
         y = {**y, "action": keras.ops.cast(y["action"], "int32")}
         return self.compute_target(x, y), self.predict_taken(y_pred, y["action"]), weight
 
@@ -238,14 +238,14 @@ class DQN(TargetNetworkModel):
     # Acting
 
     def act(self, observation: Any) -> np.ndarray:
-        """Returns the greedy actions, read from the network as it is now.
+        """Returns the greedy actions of the network with its present weights.
 
         Args:
-            observation: `[E, ...]` (or a dict of such), or one observation without batch axis.
+            observation: `[E, ...]` (or a dict of arrays), or one observation without batch axis.
                 If the network is not built yet, the first axis is treated as the batch axis.
 
         Returns:
-            `[E]` int64, or a 0-d int64 array, as `env.step` takes them: see `action_start`.
+            `[E]` int64, or a 0-d int64 array, numbered as in `env.step`: see `action_start`.
         """
         observation = keras.tree.map_structure(np.asarray, observation)
         self.build_for(observation)
@@ -267,14 +267,14 @@ class DQN(TargetNetworkModel):
 
         Args:
             filepath: String or path.
-            format: `"tf_saved_model"`, `"onnx"` (needs the extra `onnx`), `"litert"` or another one
-                that `keras.Model.export` knows. Defaults to `"tf_saved_model"`.
-            **kwargs: Further arguments of `keras.Model.export`, such as `input_signature`: without
-                it, a network that has no `keras.Input` takes float32 observations.
+            format: `"tf_saved_model"`, `"onnx"` (needs the extra `onnx`), `"litert"` or another
+                format of `keras.Model.export`. Defaults to `"tf_saved_model"`.
+            **kwargs: Further arguments of `keras.Model.export`, such as `input_signature`. Without
+                it, a network without `keras.Input` takes float32 observations.
 
         Raises:
             ValueError: If the agent is not built, or Keras does not know the format.
-            ImportError: If Keras lacks what it needs for the format.
+            ImportError: If a package that Keras needs for the format is missing.
         """
         write_policy(self, filepath, format, **kwargs)
 
