@@ -1,1 +1,1 @@
-"""Keras networks: what an agent asks of them."""
+"""Clones and inspects Keras networks."""

@@ -1,4 +1,4 @@
-"""A second network of the same architecture, with weights and random draws of its own."""
+"""Clones networks: a clone has its own weights and its own random draws."""
 
 import keras
 
@@ -6,10 +6,10 @@ from keras_dqn.networks.inspection import layers_of
 
 
 def clone_network(network: keras.layers.Layer) -> keras.layers.Layer:
-    """Returns a network of the same architecture with random draws of its own, not trainable.
+    """Returns a network of the same architecture, not trainable, with its own random generators.
 
     Raises:
-        TypeError: If it is not a Keras layer, or cannot be made again from its config.
+        TypeError: If `network` is not a Keras layer, or cannot be made again from its config.
     """
     if not isinstance(network, keras.layers.Layer):
         raise TypeError(
@@ -21,9 +21,9 @@ def clone_network(network: keras.layers.Layer) -> keras.layers.Layer:
     except (NotImplementedError, TypeError) as error:
         raise TypeError(
             "`network` cannot be cloned into a target network, nor saved, because "
-            f"{type(network).__name__} does not say how to make another one. Remedy: define "
-            "`get_config(self)` that returns all arguments of its `__init__`, and let `__init__` "
-            "take `**kwargs` and hand them to `super().__init__`. "
+            f"{type(network).__name__} has no usable `get_config`. Define `get_config(self)` to "
+            "return all arguments of its `__init__`, and let `__init__` take `**kwargs` and pass "
+            "them to `super().__init__`. "
             f"Received: network={network}"
         ) from error
     clone.trainable = False
@@ -50,7 +50,7 @@ def _clone_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def separate_random_draws(network: keras.layers.Layer) -> None:
-    """Gives the seed generators of a clone states of their own: a clone copies fixed seeds."""
+    """Gives the seed generators of a clone new states, because a clone copies fixed seeds."""
     weights = {id(variable) for variable in network.weights}
     for variable in network.variables:
         if id(variable) not in weights:

@@ -1,4 +1,4 @@
-"""What a Keras network is made of: its input shape and its layers."""
+"""Finds the input shape and the layers of a Keras network."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ _CONVOLUTIONS = (
 
 
 def input_shape_of(network: keras.layers.Layer) -> Any:
-    """Returns the shape `(None, ...)`, or (nested) dict of shapes, that a built network takes."""
+    """Returns the input shape `(None, ...)`, or (nested) dict of shapes, of a built network."""
     if isinstance(network, keras.Sequential):
         return network.input_shape
     if hasattr(network, "inputs"):
@@ -28,12 +28,12 @@ def input_shape_of(network: keras.layers.Layer) -> Any:
 
 
 def has_convolutions(network: keras.layers.Layer) -> bool:
-    """Returns whether any layer, however deep, is a convolution."""
+    """Returns whether any layer, at any depth, is a convolution."""
     return any(isinstance(layer, _CONVOLUTIONS) for layer in layers_of(network))
 
 
 def layers_of(network: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Returns a layer and all layers inside it, however deep."""
+    """Returns a layer and all layers inside it, at any depth."""
     found: dict[int, keras.layers.Layer] = {}
     to_visit: list[Any] = [network]
     while to_visit:

@@ -1,4 +1,4 @@
-"""Checks of ranks and dtypes, made once while a function is traced: broadcasting hides mistakes."""
+"""Checks ranks and dtypes once, while a function is traced: broadcasting would hide mistakes."""
 
 from typing import Any
 

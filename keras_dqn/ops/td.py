@@ -1,6 +1,6 @@
 """Temporal-difference arithmetic on tensors: B rows, A actions, N numbers for each action's value.
 
-One function a rule. Ranks and dtypes are checked while tracing.
+One function per rule. Ranks and dtypes are checked while tracing.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from keras_dqn.ops.checks import check_integer, check_rank, is_integer
 
 
 def td_target(reward: Any, discount: Any, next_value: Any) -> Any:
-    """Computes the bootstrapped target of Q-learning; nothing differentiates through it.
+    """Computes the bootstrapped target of Q-learning; no gradient flows through it.
 
     ```
     target = reward + discount * next_value
@@ -23,10 +23,10 @@ def td_target(reward: Any, discount: Any, next_value: Any) -> Any:
         next_value: `[B]` or `[B, N]` float32, the value of the observation after m steps.
 
     Returns:
-        Float32 of the shape of `next_value`.
+        Float32, with the shape of `next_value`.
 
     Raises:
-        ValueError: If a tensor has another rank.
+        ValueError: If a tensor has the wrong rank.
 
     Reference:
         Mnih et al., 2015, "Human-level control through deep reinforcement learning", Algorithm 1.
@@ -40,9 +40,9 @@ def td_target(reward: Any, discount: Any, next_value: Any) -> Any:
 
 
 def greedy_action(q_values: Any) -> Any:
-    """Returns each row's greedy action, `[B, A]` to `[B]` int32; ties go to the lowest.
+    """Returns the greedy action of each row, `[B, A]` to `[B]` int32; of equal ones, the lowest.
 
-    Applied to the online network's values it is the choice of double Q-learning.
+    For the online network's values, this is the choice of double Q-learning.
 
     Reference:
         van Hasselt et al., 2016, "Deep reinforcement learning with double Q-learning", equation 4.
@@ -52,17 +52,17 @@ def greedy_action(q_values: Any) -> Any:
 
 
 def take_action(values: Any, action: Any) -> Any:
-    """Picks what belongs to one action in each row; the others may be NaN.
+    """Picks the values of one action in each row; the values of other actions may be NaN.
 
     Args:
         values: `[B, A, ...]`.
         action: `[B]` integer in `[0, A)`.
 
     Returns:
-        `[B, ...]`, of the dtype of `values`.
+        `[B, ...]`, with the dtype of `values`.
 
     Raises:
-        ValueError: If `action` is no integer or has another rank, or `values` has no action axis.
+        ValueError: If `action` is not integer, a rank is wrong, or `values` has no action axis.
     """
     check_rank("action", action, 1)
     check_integer("action", action)
@@ -72,7 +72,7 @@ def take_action(values: Any, action: Any) -> Any:
 
 
 def mix_actions(values: Any, weights: Any) -> Any:
-    """Averages over actions; what belongs to an action of weight 0 may be NaN.
+    """Averages values over actions; the values of an action with weight 0 may be NaN.
 
     ```
     sum_a weights(a) * values(a)
@@ -80,13 +80,13 @@ def mix_actions(values: Any, weights: Any) -> Any:
 
     Args:
         values: `[B, A, N]` float32.
-        weights: `[B, A]` float32, rows of sum 1.
+        weights: `[B, A]` float32; each row has the sum 1.
 
     Returns:
         `[B, N]` float32.
 
     Raises:
-        ValueError: If a tensor has another rank.
+        ValueError: If a tensor has the wrong rank.
 
     Reference:
         van Seijen et al., 2009, "A theoretical and empirical analysis of Expected Sarsa".
@@ -98,27 +98,27 @@ def mix_actions(values: Any, weights: Any) -> Any:
 
 
 def value_of_choice(values: Any, choice: Any) -> Any:
-    """Returns what a choice is worth: `take_action` of integers, `mix_actions` of weights.
+    """Returns the value of a choice: `take_action` for integers, `mix_actions` for weights.
 
     Args:
         values: `[B, A, N]` float32.
-        choice: `[B]` integer, or `[B, A]` float32 with rows of sum 1.
+        choice: `[B]` integer actions, or `[B, A]` float32 weights; each row has the sum 1.
 
     Returns:
         `[B, N]` float32.
 
     Raises:
-        ValueError: If a tensor has another rank.
+        ValueError: If a tensor has the wrong rank.
     """
     check_rank("values", values, 3)
     return take_action(values, choice) if is_integer(choice) else mix_actions(values, choice)
 
 
 def guard_terminal(next_value: Any, discount: Any) -> Any:
-    """Replaces the values behind discount 0, which may be NaN, by `1 / N`.
+    """Replaces the values of rows with discount 0 by `1 / N`; they may be NaN.
 
-    The product with the discount is then 0; and where `next_value` is a distribution over N atoms
-    its row still has the sum 1.
+    The product with the discount is then 0. If `next_value` is a distribution over N atoms, its
+    rows still have the sum 1.
 
     Args:
         next_value: `[B, N]` float32.
@@ -128,7 +128,7 @@ def guard_terminal(next_value: Any, discount: Any) -> Any:
         `[B, N]` float32.
 
     Raises:
-        ValueError: If a tensor has another rank.
+        ValueError: If a tensor has the wrong rank.
     """
     check_rank("next_value", next_value, 2)
     check_rank("discount", discount, 1)
