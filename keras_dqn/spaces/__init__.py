@@ -1,1 +1,1 @@
-"""What an observation is and what an action is, by their Gymnasium spaces."""
+"""Describes observations and actions by their Gymnasium spaces."""

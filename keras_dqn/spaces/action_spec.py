@@ -1,7 +1,8 @@
-"""What an action is: its space, its two numberings, its checks, and how one is chosen.
+"""Describes actions: their space, two numberings, checks, and how they are chosen.
 
-Inside the package actions are 0-based. Environments and `ReplayBuffer.add` take elements of the
-space, which may start elsewhere. Choices are made on the host, over the last axis of `[E, A]`.
+Inside the package, actions are 0-based. Environments and `ReplayBuffer.add` take elements of the
+space, which may start at another number. Choices are made on the host, over the last axis of
+`[E, A]`.
 """
 
 from typing import Any
@@ -12,18 +13,18 @@ from numpy.typing import NDArray
 
 
 class ActionSpec:
-    """Knows an action space; nothing else in the package reads it.
+    """Describes an action space. No other code in the package reads the space.
 
     Args:
         space: `gymnasium.spaces.Discrete`.
 
     Attributes:
         num_actions: Int, A.
-        start: Int, the action of the environment that is 0 inside.
+        start: Int, the environment's action that has the number 0 in the package.
         shape: The shape of one action, `()`.
 
     Raises:
-        ValueError: If the space is of another kind.
+        ValueError: If the space is not `Discrete`.
     """
 
     shape: tuple[int, ...] = ()
@@ -39,14 +40,14 @@ class ActionSpec:
         self.start = int(space.start)
 
     def to_env(self, action: Any) -> Any:
-        """Returns what `env.step` takes, for 0-based actions: an int or an array."""
+        """Converts 0-based actions, an int or an array, to the actions that `env.step` takes."""
         return action + self.start
 
     def from_env(self, action: list[int]) -> list[int]:
         """Returns 0-based actions for elements of the space.
 
         Raises:
-            ValueError: If one is outside the space.
+            ValueError: If an action is outside the space.
         """
         start, num_actions = self.start, self.num_actions
         actions = [a - start for a in action]
@@ -70,12 +71,12 @@ class ActionSpec:
 
 
 def greedy_actions(values: NDArray, mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-    """Returns the action of the highest value in each row; ties go to the lowest action.
+    """Returns the action with the highest value in each row; of equal values, the lowest action.
 
     Args:
         values: `[..., A]` float.
-        mask: `[..., A]` bool, True where an action is allowed, or None for all. A row that allows
-            none gives 0. Defaults to `None`.
+        mask: `[..., A]` bool, True where an action is allowed, or None for all. A row without an
+            allowed action gives 0. Defaults to `None`.
 
     Returns:
         `[...]` int64.
@@ -91,7 +92,7 @@ def random_actions(
     """Returns a uniformly random action for each row of values.
 
     Args:
-        values: `[..., A]`, of which only the shape counts.
+        values: `[..., A]`; only the shape is used.
         rng: The NumPy generator that draws.
         mask: `[..., A]` bool, True where an action is allowed, or None for all. Defaults to `None`.
 

@@ -1,4 +1,4 @@
-"""The spaces and the number of environments, of environments and vector environments alike."""
+"""Reads the spaces and the number of environments of an environment or vector environment."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def single_spaces(env: Environment) -> tuple[gym.Space, Any]:
     """Returns the observation space and the action space of one environment.
 
     Raises:
-        TypeError: If `env` is no Gymnasium environment.
+        TypeError: If `env` is not a Gymnasium environment.
     """
     if isinstance(env, VectorEnv):
         return env.single_observation_space, env.single_action_space

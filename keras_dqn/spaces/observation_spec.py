@@ -1,4 +1,4 @@
-"""How observations of a space are stored: one array a leaf, leading axis `[E]` (environments)."""
+"""Describes how observations are stored: one array per leaf, first axis `[E]` (environments)."""
 
 import warnings
 from typing import Any
@@ -14,7 +14,7 @@ class Leaf:
     """One array of an observation: a Box, MultiBinary, MultiDiscrete or Discrete space.
 
     Args:
-        name: String, the path in a Dict space as errors write it; empty for the space itself.
+        name: String, the path in a Dict or Tuple space, for errors; empty for the space itself.
         space: The Gymnasium space.
     """
 
@@ -33,7 +33,7 @@ class Leaf:
         self._passed = b""
 
     def check(self, argument: str, value: Any, num_envs: int) -> NDArray:
-        """Returns `[E, ...]` of the leaf's dtype, or raises what is wrong with `value`."""
+        """Returns `value` as `[E, ...]` of the leaf's dtype, or raises a `ValueError`."""
         array = np.asarray(value)
         if array.dtype != self.dtype:
             array = self._cast(argument, array)
@@ -45,7 +45,7 @@ class Leaf:
         if self._takes_any_value:
             return array
         content = array.tobytes()
-        if content != self._passed:  # an observation mostly is the next observation before it
+        if content != self._passed:  # most observations equal the last step's next observation
             inside = np.isfinite(array) if self._unbounded else self._is_inside(array)
             if np.count_nonzero(inside) < inside.size:
                 self._refuse_or_warn(argument, array)
@@ -61,7 +61,7 @@ class Leaf:
                 f"`{argument}{self.name}` must have a dtype that casts to {self.dtype} within its "
                 f"kind. Received: dtype={array.dtype}"
             )
-        with np.errstate(over="ignore"):  # infinite then, which is refused
+        with np.errstate(over="ignore"):  # the result is infinite, and is refused
             cast = array.astype(self.dtype)
         if self.dtype.kind in "iu" and (cast != array).any():
             raise ValueError(
@@ -86,7 +86,7 @@ class Leaf:
 
 
 def _bounds(space: Any) -> tuple[Any, Any]:
-    """Returns the smallest and the largest number a space holds; finite, so that NaN is outside."""
+    """Returns the smallest and largest number of a space, both finite: NaN and inf are outside."""
     if isinstance(space, gym.spaces.Discrete):
         return space.start, space.start + space.n - 1
     if isinstance(space, gym.spaces.MultiDiscrete):
@@ -107,7 +107,7 @@ def _takes_any_value(space: Any) -> bool:
 
 
 class ObservationSpec:
-    """The leaves of an observation space, in a fixed order, and the way there and back.
+    """Splits observations of a space into leaves, in a fixed order, and packs them again.
 
     Args:
         space: A Gymnasium space of numbers, or a (nested) Dict or Tuple of such spaces.
@@ -122,7 +122,7 @@ class ObservationSpec:
         self._single = not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple))
 
     def check(self, argument: str, observation: Any, num_envs: int) -> list[NDArray]:
-        """Returns one `[E, ...]` array a leaf, or raises what does not fit the space."""
+        """Returns one `[E, ...]` array per leaf, or raises a `ValueError` if one does not fit."""
         if self._single:
             return [self.leaves[0].check(argument, observation, num_envs)]
         values = _flatten(self.space, observation, argument)
@@ -132,7 +132,7 @@ class ObservationSpec:
         return arrays
 
     def pack(self, arrays: list[NDArray]) -> Any:
-        """Returns the (nested dict or tuple of) arrays that the space's observations are."""
+        """Packs one array per leaf into the space's form: an array, or a (nested) dict or tuple."""
         return _pack(self.space, iter(arrays))
 
 

@@ -1,4 +1,4 @@
-"""Gymnasium spaces of numbers as what JSON can hold, and back."""
+"""Converts Gymnasium spaces of numbers to JSON values and back."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _KINDS = (Dict, Tuple, Box, Discrete, MultiBinary, MultiDiscrete)
 
 
 def space_to_config(space: Any) -> dict[str, Any]:
-    """Returns a dict that `space_from_config` makes an equal space of."""
+    """Returns a dict from which `space_from_config` makes an equal space."""
     kind = next(kind.__name__ for kind in _KINDS if isinstance(space, kind))
     if isinstance(space, Dict):
         return {"kind": kind, "spaces": [[k, space_to_config(s)] for k, s in space.items()]}
@@ -43,15 +43,15 @@ def space_to_config(space: Any) -> dict[str, Any]:
 
 
 def space_from_config(config: dict[str, Any]) -> gym.Space:
-    """Returns the space of a dict of `space_to_config`.
+    """Returns the space that a dict of `space_to_config` describes.
 
     Raises:
-        ValueError: If the dict is of another kind.
+        ValueError: If the dict describes another kind of space.
     """
     config = dict(config)
     kind = config.pop("kind", None)
     if kind == "Dict":
-        # Pairs keep their order; a dict would be sorted, and the leaves with it.
+        # Pairs keep their order; a dict would be sorted, and so would the leaves.
         return Dict([(key, space_from_config(space)) for key, space in config["spaces"]])
     if kind == "Tuple":
         return Tuple([space_from_config(space) for space in config["spaces"]])
@@ -68,11 +68,11 @@ def space_from_config(config: dict[str, Any]) -> gym.Space:
     if kind == "MultiDiscrete":
         start = np.array(config["start"])
         return MultiDiscrete(np.array(config["nvec"]), np.dtype(config["dtype"]).type, start=start)
-    raise ValueError(f"no space that can be restored: {kind!r}")
+    raise ValueError(f"`kind` must name a space that can be restored. Received: {kind=}")
 
 
 def _shortened(bounds: np.ndarray) -> Any:
-    """Returns one number where all are the same, which they are for frames."""
+    """Returns one number if all bounds are equal, as they are for frames."""
     return (
         bounds.flat[0].item()
         if bounds.size and (bounds == bounds.flat[0]).all()
