@@ -1,4 +1,4 @@
-"""The calls of TensorFlow that models need: another backend would have its own."""
+"""The TensorFlow calls that models need. Another backend would have its own calls."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,7 +15,7 @@ if keras.config.backend() != "tensorflow":
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of tensors or arrays as one compiled program."""
+    """Compiles a function of tensors or arrays into one program."""
     return tf.function(function, autograph=False, reduce_retracing=True)
 
 

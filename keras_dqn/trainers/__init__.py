@@ -1,1 +1,1 @@
-"""What runs K training steps of a Keras model in one compiled program."""
+"""Runs K training steps of a Keras model in one compiled program."""

@@ -1,8 +1,8 @@
 """The batch that `fit` unpacks, `(observation, transition, weight)`, and its one check.
 
-`observation` is `[B, ...]` (or a dict of such). `transition` is a dict with `action` `[B]` integer,
-`reward` `[B]` float32, `discount` `[B]` float32, `next_observation` like `observation` and, for
-priorities, `key` `[B]` int64. `weight` is `[B]` float32 or None.
+`observation` is `[B, ...]` (or a dict of arrays). `transition` is a dict with `action` `[B]`
+integer, `reward` `[B]` float32, `discount` `[B]` float32, `next_observation` like `observation`
+and, for priorities, `key` `[B]` int64. `weight` is `[B]` float32 or None.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ _COLUMNS = ("action", "reward", "discount")
 
 
 class Batch(NamedTuple):
-    """What `fit` unpacks: `[B, ...]`, a dict of `[B, ...]`, and `[B]` or None."""
+    """A batch as `fit` unpacks it: `[B, ...]`, a dict of `[B, ...]`, and `[B]` or None."""
 
     observation: Any
     transition: dict
@@ -27,7 +27,7 @@ def unpack_batch(data: Any) -> Batch:
         data: The batch: tensors, arrays or their specs.
 
     Raises:
-        ValueError: If it is no such batch.
+        ValueError: If `data` is not such a batch.
     """
     observation, transition, weight = keras.utils.unpack_x_y_sample_weight(data)
     if not isinstance(transition, dict) or not {*_COLUMNS, "next_observation"} <= {*transition}:
@@ -51,8 +51,8 @@ def with_feedback(logs: dict, td_error: Any, priority: Any) -> dict:
     taken = {"td_error", "priority"} & logs.keys()
     if taken:
         raise ValueError(
-            f"A metric must not be named `{min(taken)}`: under this name `train_step` returns a "
-            f"value for each row of a batch. Received: metrics {sorted(logs)}"
+            f"A metric must not be named `{min(taken)}`, because `train_step` returns a "
+            f"value for each row of a batch under this name. Received: metrics {sorted(logs)}"
         )
     return {**logs, "td_error": td_error, "priority": priority}
 

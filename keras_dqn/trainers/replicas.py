@@ -1,4 +1,4 @@
-"""What is refused under a distribution strategy of several replicas, in Keras' own loop."""
+"""Refuses settings that do not work with several replicas, which run in Keras' own loop."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def refuse_replicas(model: Any, what: str) -> None:
 
 
 def refuse_many_steps_on_many_replicas(model: Any) -> None:
-    """Raises a `ValueError` if a model runs several steps an execution on several replicas."""
+    """Raises a `ValueError` if a model runs several steps per execution on several replicas."""
     if model.num_replicas > 1 and model.steps_per_execution > 1:
         raise ValueError(
             "`steps_per_execution` must be 1 under a distribution strategy of several "
