@@ -1,4 +1,4 @@
-"""What a replay buffer asks of its arguments; steps are arrays that lead with `[E]`."""
+"""Checks the arguments of a replay buffer. The first axis of a step's arrays is `[E]`."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ _KIND_NAMES = {_BOOLEAN: "boolean", _INTEGER: "integer", _NUMBER: "a real number
 
 
 class StepChecks:
-    """Refuses what does not fit the spaces.
+    """Refuses steps that do not fit the spaces.
 
     Args:
         observation_spec: `ObservationSpec` of one environment's observations.
         action_spec: `ActionSpec`.
-        num_envs: Int, E.
-        frame_stack: Int or None, how many frames an observation stacks. Defaults to `None`.
+        num_envs: Int, environments, E.
+        frame_stack: Int or None, frames that an observation stacks. Defaults to `None`.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class StepChecks:
         next_observation: Any,
         where: Any,
     ) -> tuple:
-        """Returns the arguments of `ReplayBuffer.add`, checked.
+        """Checks the arguments of `ReplayBuffer.add` and returns them.
 
-        Observations are lists of one `[E, ...]` array a leaf, the others lists of E Python numbers,
-        the fastest to handle one by one; actions are 0-based, `where` may be None.
+        Returned observations are lists with one `[E, ...]` array per leaf. The others are lists of
+        E Python numbers, which are fastest one by one. Actions are 0-based; `where` may be None.
 
         Raises:
             ValueError: As `ReplayBuffer.add` says.
@@ -58,7 +58,7 @@ class StepChecks:
         if self._num_envs == 1 and reward.ndim == 0:
             observation, next_observation = add_axis(observation), add_axis(next_observation)
             action, reward, terminated, truncated = [action], [reward], [terminated], [truncated]
-        rewards = self._rewards(reward)  # first: its shape tells whether there is an axis [E]
+        rewards = self._rewards(reward)  # first: its shape shows whether there is an axis [E]
         check = self._observation_spec.check
         observations = check("observation", observation, self._num_envs)
         actions = self._actions(action)
@@ -79,12 +79,12 @@ class StepChecks:
     def _rewards(self, reward: Any) -> list[float]:
         """Returns the rewards, all finite in float32."""
         rewards = self._numbers("reward", reward, _NUMBER)
-        if not all(abs(r) <= _LARGEST_REWARD for r in rewards):  # NaN is not
+        if not all(abs(r) <= _LARGEST_REWARD for r in rewards):  # False for NaN
             raise ValueError(f"`reward` must be finite in float32. Received: reward={reward}")
         return rewards
 
     def _booleans(self, argument: str, value: Any) -> list[bool]:
-        """Returns what is boolean."""
+        """Returns E booleans."""
         return self._numbers(argument, value, _BOOLEAN)
 
     def _stacks(self, before: NDArray, after: NDArray, stepped: list[bool] | None) -> None:
@@ -97,8 +97,8 @@ class StepChecks:
             broken &= stepped
         if broken.any():
             raise ValueError(
-                "`next_observation` must hold the frames of `observation`, one place further, and "
-                "a new one at its end: with `frame_stack` each frame is stored once. Received "
+                "`next_observation` must hold the frames of `observation`, moved by one place, and "
+                "a new frame at the end: with `frame_stack` each frame is stored once. Received: "
                 f"other frames in the environments {np.flatnonzero(broken).tolist()}"
             )
 
@@ -106,7 +106,7 @@ class StepChecks:
         array = np.asarray(value)
         if array.shape != (self._num_envs,):
             raise ValueError(
-                f"`{argument}` must have shape ({self._num_envs},), one entry an environment. "
+                f"`{argument}` must have shape ({self._num_envs},), one entry per environment. "
                 f"Received: shape={array.shape}"
             )
         if array.dtype.kind not in kinds:
@@ -120,14 +120,14 @@ class StepChecks:
 def check_sizes(
     capacity: int, num_envs: int, frame_stack: int | None, space: Any
 ) -> tuple[int, int, int | None]:
-    """Returns the sizes of a buffer as ints, if they are inside their ranges."""
+    """Checks the sizes of a buffer and returns them as ints."""
     capacity = check_integer("capacity", capacity, None)
     num_envs = check_integer("num_envs", num_envs)
     if frame_stack is not None:
         frame_stack = check_integer("frame_stack", frame_stack, None)
     if capacity < num_envs * (frame_stack or 1):
         raise ValueError(
-            "`capacity` must hold at least an observation for each environment. Received: "
+            "`capacity` must hold at least one observation for each environment. Received: "
             f"{capacity=}, {num_envs=}, {frame_stack=}"
         )
     if frame_stack is not None and (not space.shape or space.shape[0] != frame_stack):

@@ -1,4 +1,4 @@
-"""What a file of a replay buffer may hold: a damaged or forged one is refused, with the reason."""
+"""Checks the contents of a replay buffer's file: says what is wrong in a damaged or forged one."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ Ranges = list[tuple[int, int]]
 
 
 def wrong_counters(counters: Any, num_envs: int) -> str:
-    """Returns what is wrong with the counters of a header, or ""."""
+    """Returns a text that says what is wrong with the counters of a header, or ""."""
     if not isinstance(counters, dict):
-        return "its counters are no dict"
+        return "its counters are not a dict"
     heads: Any = counters.get("heads")
     runs: Any = counters.get("runs")
     if not _is_list_of(int, heads, num_envs) or not all(0 <= h < _LARGEST_HEAD for h in heads):
@@ -35,9 +35,9 @@ def wrong_counters(counters: Any, num_envs: int) -> str:
 
 
 def wrong_arrays(arrays: dict[str, NDArray], used: Ranges, num_actions: int) -> str:
-    """Returns what is wrong with the used entries of a buffer's arrays, or "".
+    """Returns a text that says what is wrong with the used entries of a buffer's arrays, or "".
 
-    Observations of a mapped file are not looked at: that would read all of it.
+    Observations of a mapped file are not checked, because that would read the whole file.
     """
     for start, stop in used:
         for name, array in arrays.items():
@@ -45,7 +45,7 @@ def wrong_arrays(arrays: dict[str, NDArray], used: Ranges, num_actions: int) -> 
                 continue
             values = array[start:stop]
             if not _fits(name, values, num_actions):
-                return f"its {name!r} holds what no buffer writes"
+                return f"its {name!r} holds values that no buffer writes"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Reads transitions out of rings, as the columns that `fit` unpacks."""
+"""Reads transitions from rings, as the columns that `fit` unpacks."""
 
 from typing import Any
 
@@ -21,12 +21,12 @@ def gather(
     """Returns the observations and transitions that start in given rows.
 
     Args:
-        rings: The rows.
+        rings: The `Rings` with the rows.
         spec: The spec of an observation.
         env: `[N]` int64, environments.
-        row: `[N]` int64, rows of them.
-        slots: `[N]` int64, where these rows lie.
-        window: What follows these rows, `[N]`.
+        row: `[N]` int64, rows of these environments.
+        slots: `[N]` int64, the slots of these rows.
+        window: The `Windows` that start in these rows, `[N]`.
     """
     transition = {
         "action": rings.actions[slots],

@@ -1,7 +1,7 @@
-"""The HDF5 file that a replay buffer is saved to: arrays, and a header in JSON.
+"""Writes and reads the HDF5 file of a replay buffer: arrays, and a header in JSON.
 
-It is written under another name, flushed to the disk and then renamed, so that a crash at any time
-leaves the old file or the new one. All chunks carry checksums.
+A file is written under another name, flushed to the disk and then renamed. So a crash at any time
+leaves the old file or the new one. All chunks have checksums.
 """
 
 import json
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from keras_dqn.files import replaced, reserve
 
-_FORMAT = np.bytes_("keras_dqn replay buffer")  # of fixed length: strings carry no checksum
+_FORMAT = np.bytes_("keras_dqn replay buffer")  # fixed length: other strings have no checksum
 VERSION = 1
 _CHUNK_BYTES = 1 << 20
 
@@ -21,13 +21,13 @@ Ranges = list[tuple[int, int]]
 
 
 def write_file(path: str, header: dict, arrays: dict[str, NDArray], used: Ranges) -> None:
-    """Writes a file anew, or leaves the one that is there.
+    """Writes a new file; if writing fails, the old one stays.
 
     Args:
-        path: String, where to.
+        path: String, the path of the file.
         header: Dict that JSON can hold.
         arrays: Arrays of equal length.
-        used: List of `(start, stop)`, the entries worth writing; the rest is zeros.
+        used: List of `(start, stop)`, the entries to write; the others are zeros.
     """
     text = np.frombuffer(json.dumps(header, default=np.generic.item).encode(), np.uint8)
     with replaced(path) as unfinished:
@@ -54,7 +54,7 @@ def _chunk_rows(array: NDArray) -> int:
 
 
 def _largest_size(text: NDArray, arrays: dict[str, NDArray], used: Ranges) -> int:
-    """Returns bytes that the file will not exceed: whole chunks, and room for the rest."""
+    """Returns the largest possible size in bytes: whole chunks, and room for the rest."""
     size = len(text) + 4_096
     for array in arrays.values():
         rows = _chunk_rows(array)
@@ -68,7 +68,7 @@ def read_header(path: str) -> dict:
 
     Raises:
         FileNotFoundError: If there is no file.
-        ValueError: If the file is truncated, no replay buffer, or of a later version.
+        ValueError: If the file is truncated, is not a replay buffer, or has another version.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"`path` must be a file. Received: path={path!r}")
@@ -87,7 +87,7 @@ def read_arrays(path: str, arrays: dict[str, NDArray], used: Ranges) -> None:
     """Fills arrays from a file.
 
     Raises:
-        ValueError: If an array is missing, of another shape or dtype, or damaged.
+        ValueError: If an array is missing or damaged, or has another shape or dtype.
     """
     with h5py.File(path, "r") as file:
         for name, array in arrays.items():
@@ -105,7 +105,7 @@ def read_arrays(path: str, arrays: dict[str, NDArray], used: Ranges) -> None:
 
 
 def _dataset(file: h5py.File, path: str, name: str, wanted: str = "") -> h5py.Dataset:
-    """Returns a dataset that lies in the file itself."""
+    """Returns a dataset that is stored in the file itself."""
     try:
         link = file.get(name, getlink=True)
         dataset = file[name] if isinstance(link, h5py.HardLink) else None
@@ -113,7 +113,7 @@ def _dataset(file: h5py.File, path: str, name: str, wanted: str = "") -> h5py.Da
     except (KeyError, OSError, RuntimeError) as error:
         raise _refusal(path, f"its {name!r} is damaged ({error})") from error
     if not whole:
-        raise _refusal(path, f"its {name!r} is missing or lies elsewhere{wanted}")
+        raise _refusal(path, f"its {name!r} is missing or is stored elsewhere{wanted}")
     return dataset
 
 
@@ -124,7 +124,7 @@ def _refusal(path: str, reason: str) -> ValueError:
 
 
 def used_ranges(heads: list[int], ring_size: int) -> Ranges:
-    """Returns the slots of each ring that have been written to, its head's included."""
+    """Returns the written slots of each ring, including the slot of its head."""
     return [
         (env * ring_size, env * ring_size + min(head + 1, ring_size))
         for env, head in enumerate(heads)

@@ -1,4 +1,4 @@
-"""Windows of n steps over the rows of a ring, as NumPy arrays of one entry a start, `[B]`."""
+"""Finds windows of n steps in the rows of rings; NumPy arrays have one entry per start, `[B]`."""
 
 from typing import NamedTuple
 
@@ -10,13 +10,13 @@ _ENDS = TERMINATED | TRUNCATED
 
 
 class Windows(NamedTuple):
-    """What follows each start; all `[B]`.
+    """The windows that begin at the starts; all arrays are `[B]`.
 
     Attributes:
         complete: bool, whether n steps are stored, or fewer because the episode ended.
         reward: float64, the discounted sum of the rewards of the m steps taken.
         discount: float64, `gamma**m * (1 - terminated)`.
-        steps: int64, m, the number of steps really taken.
+        steps: int64, environment steps really taken, m.
     """
 
     complete: NDArray[np.bool_]
@@ -35,7 +35,7 @@ def windows(
     gamma: float,
     n_step: int,
 ) -> Windows:
-    """Walks n steps from each start, stopping after a terminated or truncated step.
+    """Walks n steps from each start, and stops after a terminated or truncated step.
 
     ```
     reward   = r_0 + gamma r_1 + ... + gamma^(m-1) r_(m-1)
@@ -48,12 +48,12 @@ def windows(
         base: `[B]` int64, the first slot of each start's ring.
         row: `[B]` int64, the start's row, counted from the first one ever written.
         head: `[B]` int64, the row after the last complete step of the start's ring.
-        ring_size: Int, R, slots a ring.
-        gamma: Float in [0, 1].
-        n_step: Int, n, at least 1.
+        ring_size: Int, slots in a ring, R.
+        gamma: Float in [0, 1], the discount of one environment step.
+        n_step: Int, environment steps in a window, n, at least 1.
 
     Returns:
-        The `Windows`. Where `complete` is False the other entries mean nothing.
+        The `Windows`. Where `complete` is False, the other entries mean nothing.
 
     Reference:
         Sutton & Barto, 2018, "Reinforcement Learning", equation 7.1; partial windows at the end of

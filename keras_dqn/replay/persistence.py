@@ -1,4 +1,4 @@
-"""A replay buffer's way to the disk and back: one HDF5 file, or a directory of mapped arrays."""
+"""Saves and loads a replay buffer: one HDF5 file, or a directory of mapped arrays."""
 
 import os
 from typing import Any
@@ -19,7 +19,7 @@ def save(buffer: Any, path: str | os.PathLike) -> None:
 
 
 def flush(buffer: Any) -> None:
-    """Writes what is not in the files of the buffer's directory yet."""
+    """Writes the parts of a buffer that are not in the files of its directory yet."""
     if not isinstance(buffer.storage, MemmapDirectory):
         raise ValueError(
             "`flush` is for `storage='memmap'`; `save(path)` writes a buffer in memory to a file."
@@ -29,7 +29,7 @@ def flush(buffer: Any) -> None:
 
 
 def load(cls: Any, path: str | os.PathLike, env: Any, kwargs: dict[str, Any]) -> Any:
-    """Returns the buffer of a file or directory; see `ReplayBuffer.load`."""
+    """Loads a buffer from a file or directory; see `ReplayBuffer.load`."""
     path = os.fspath(path)
     directory = MemmapDirectory(path, reopen=True) if os.path.isdir(path) else None
     header = hdf5.read_header(path) if directory is None else directory.read_header()
@@ -63,18 +63,18 @@ def _check_header(header: Any, cls: Any, path: str) -> None:
 
 
 def _made(cls: Any, spaces: list, config: dict, kwargs: dict, path: str) -> Any:
-    """Returns an empty buffer of a file's arguments."""
+    """Makes an empty buffer with the arguments in a file."""
     config.update(kwargs)
     try:
         return cls(config.pop("capacity"), *spaces, **config)
     except (KeyError, TypeError, ValueError, MemoryError) as error:
         if any(f"`{name}`" in str(error) for name in (*kwargs, "beta", "directory")):
-            raise  # an argument of the caller's, or it names the directory
+            raise  # the caller's argument is wrong, or the error names the directory
         raise _refusal(path, f"its header is damaged ({error!r})") from error
 
 
 def _fill(buffer: Any, counters: Any, directory: MemmapDirectory | None, path: str) -> None:
-    """Reads the contents, and refuses what no buffer has written."""
+    """Reads the contents, and refuses those that no buffer has written."""
     arrays = buffer.arrays()
     counted = isinstance(counters, dict) and isinstance(counters.get("heads"), list)
     wrong = "" if counted else "it has no counts of rows"
@@ -115,7 +115,7 @@ def set_state(buffer: Any, state: dict[str, Any]) -> None:
     ]
     if kinds[0] != kinds[1] or not {*buffer.counters()} <= {*state}:
         raise ValueError(
-            "`state` must be of a buffer of the same class, capacity and spaces, with arrays "
+            "`state` must be from a buffer of the same class, capacity and spaces, with arrays "
             f"{kinds[0]}. Received: arrays {kinds[1]}"
         )
     for name, array in own.items():

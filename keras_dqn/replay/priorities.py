@@ -1,4 +1,4 @@
-"""What decides how often each slot of a prioritized buffer is drawn: by priority or by its rank."""
+"""Decides how often each slot of a prioritized buffer is drawn: by its priority or its rank."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from keras_dqn.replay.protocols import Priorities
 from keras_dqn.replay.sum_tree import SumTree
 
 _SORTED_AT_ONCE = 10_000
-_CHANGED_PART = 20  # of the priorities, after which larger numbers of them are sorted again
+_CHANGED_PART = 20  # above that number, sort again when 1 in 20 has changed
 
 
 class Proportional:
     """Draws slots in proportion to `priority**alpha`.
 
     Args:
-        num_slots: Int, how many slots there are.
+        num_slots: Int, slots of the buffer.
         alpha: Float, at least 0.
 
     Reference:
@@ -38,22 +38,22 @@ class Proportional:
         return self._tree
 
     def set(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:
-        """Sets the priorities `[N]` of slots `[N]`; of one that occurs twice the last counts."""
+        """Sets the priorities `[N]` of slots `[N]`; if a slot occurs twice, its last one counts."""
         self.largest = max(self.largest, priorities.max(initial=0.0))
         self._tree.set(slots, priorities**self.alpha)
 
     def enter(self, slots: NDArray[np.int64], empty: NDArray[np.int64]) -> None:
-        """Gives slots the largest priority there ever was, and `empty` ones none."""
+        """Gives `slots` the largest priority so far, and `empty` slots the priority 0."""
         values = np.zeros(len(slots) + len(empty))
         values[: len(slots)] = self.largest**self.alpha
         self._tree.set(np.concatenate([slots, empty]), values)
 
     def arrays(self) -> dict[str, NDArray]:
-        """Returns the arrays to save, one entry a slot."""
+        """Returns the arrays to save, with one entry per slot."""
         return {"priority_value": self._tree.leaves}
 
     def restored(self) -> None:
-        """Derives the rest, once the arrays of `arrays` were written to."""
+        """Computes the rest of the state, after the arrays of `arrays` were changed."""
         self._tree.rebuild()
 
 
@@ -61,7 +61,7 @@ class RankBased:
     """Draws slots in proportion to `rank**-alpha`; the largest priority has rank 1.
 
     Args:
-        num_slots: Int, how many slots there are.
+        num_slots: Int, slots of the buffer.
         alpha: Float, at least 0.
 
     Reference:
@@ -82,32 +82,32 @@ class RankBased:
         return self._tree.nbytes + self._priorities.nbytes + self._ranked.nbytes
 
     def tree(self) -> SumTree:
-        """Returns the tree to draw from, sorted anew if enough has changed."""
+        """Returns the tree to draw from; sorts again if enough priorities have changed."""
         exact = len(self._ranked) <= _SORTED_AT_ONCE
         if self._num_changed > (0 if exact else len(self._ranked) // _CHANGED_PART):
             self._sort()
         return self._tree
 
     def set(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:
-        """Sets the priorities `[N]` of slots `[N]`; of one that occurs twice the last counts."""
+        """Sets the priorities `[N]` of slots `[N]`; if a slot occurs twice, its last one counts."""
         self.largest = max(self.largest, priorities.max(initial=0.0))
         self._write(slots, priorities)
 
     def enter(self, slots: NDArray[np.int64], empty: NDArray[np.int64]) -> None:
-        """Gives slots the largest priority there ever was, and `empty` ones none."""
+        """Gives `slots` the largest priority so far, and `empty` slots the priority 0."""
         self._write(slots, np.full(len(slots), self.largest))
         self._num_changed += np.count_nonzero(self._priorities[empty])
         self._priorities[empty] = 0.0
         self._tree.set(empty, 0.0)
 
     def arrays(self) -> dict[str, NDArray]:
-        """Returns the arrays to save, one entry a slot."""
+        """Returns the arrays to save, with one entry per slot."""
         if self._num_changed:
-            self._sort()  # so that what is saved and what goes on agree
+            self._sort()  # so that the saved buffer and this one agree
         return {"priority": self._priorities}
 
     def restored(self) -> None:
-        """Derives the rest, once the arrays of `arrays` were written to."""
+        """Computes the rest of the state, after the arrays of `arrays` were changed."""
         self._sort()
 
     def _write(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:

@@ -26,27 +26,27 @@ class PrioritizedReplayBuffer(ReplayBuffer):
     w(i)   = (N * P(i))**-beta / max_batch (N * P)**-beta
     ```
 
-    A transition enters with the largest priority there ever was (1 at first). Each batch is drawn
-    with replacement from B equal strata of the sum of all v; the weights are normalised by the
-    largest of their own batch. `fit` on its `dataset` feeds the TD errors back by itself after each
-    execution: with `steps_per_execution=1` the priorities are exact, with K they are those from the
-    start of the execution. In a loop of your own call `update_priorities`.
+    A new transition gets the largest priority so far (1 at first). Each batch is drawn with
+    replacement from B equal strata of the sum of all v. The weights are divided by the largest
+    weight of their batch. `fit` on its `dataset` feeds the TD errors back by itself after each
+    execution. With `steps_per_execution=1` the priorities are exact; with K, all K updates use the
+    priorities from the start of the execution. In your own loop, call `update_priorities`.
 
-    `sample` gives a transition a `key` too, `[B]` int64, which names it for `update_priorities`;
-    the weights are the importance weights, and each batch of a stack has strata of its own.
+    `sample` also gives each transition a `key`, `[B]` int64, for `update_priorities`. The weights
+    are the importance weights. Each batch of a stack has its own strata.
 
-    Ranks are exact up to 10,000 transitions. Above, all are sorted anew when a twentieth of the
-    priorities has changed, and until then a changed one takes the rank that its priority had in the
-    last sort.
+    Ranks are exact up to 10,000 transitions. Above that, all priorities are sorted again when a
+    twentieth of them has changed. Until then, a changed priority takes the rank that it would have
+    had in the last sort.
 
     Args:
-        capacity: As in `ReplayBuffer`.
+        capacity: Int, rows over all environments, as in `ReplayBuffer`.
         observation_space: As in `ReplayBuffer`.
         action_space: As in `ReplayBuffer`.
         alpha: Float, at least 0; 0 draws uniformly. Defaults to `0.6`.
         beta: Float, at least 0, or a callable of the number of updates fed back so far; 1 corrects
-            the bias in full. Defaults to `0.4`.
-        epsilon: Float above 0. Defaults to `1e-6`.
+            the whole bias. Defaults to `0.4`.
+        epsilon: Float above 0, added to each |TD error|. Defaults to `1e-6`.
         variant: `"proportional"` or `"rank"`. Defaults to `"proportional"`.
         **kwargs: Further arguments of `ReplayBuffer`.
 
@@ -90,12 +90,12 @@ class PrioritizedReplayBuffer(ReplayBuffer):
 
     @property
     def updates(self) -> int:
-        """How many updates have been fed back, what a `beta` function is called with."""
+        """The number of updates fed back so far, the argument of a `beta` function."""
         return self._sampler.updates
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all arrays, those of the priorities included."""
+        """The bytes of all arrays, including those of the priorities."""
         return super().nbytes + self._sampler.priorities.nbytes
 
     # Feedback
@@ -104,18 +104,18 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         """Sets priorities to `|td_error| + epsilon`.
 
         Args:
-            keys: `[B]` or, of K batches, `[K, B]` integer: the `key` of transitions drawn. One that
-                is no longer stored is ignored; of one that occurs twice the last counts.
-            td_error: Of the same shape, float, finite; signed or not.
+            keys: `[B]` integer, or `[K, B]` for K batches: the `key` of drawn transitions. A key
+                that is no longer stored is ignored. If a key occurs twice, its last one counts.
+            td_error: `[B]` or `[K, B]` float, finite, signed or absolute.
 
         Raises:
-            ValueError: If a shape, a dtype or a number does not fit; no priority changes then.
+            ValueError: If a shape, a dtype or a number does not fit. Then no priority changes.
         """
         keys, td_error = np.asarray(keys), np.asarray(td_error)
         numbers = keys.dtype.kind in "iu" and td_error.dtype.kind in "fiu"
         if keys.shape != td_error.shape or not numbers:
             raise ValueError(
-                "`keys` must be integers, and `td_error` of their shape. Received: keys of "
+                "`keys` must be integers, and `td_error` must have their shape. Received: keys of "
                 f"{keys.dtype} {keys.shape}, td_error of shape {td_error.shape}, {td_error.dtype}"
             )
         td_error = td_error.astype(np.float64)
@@ -130,13 +130,13 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         self._batches_without_feedback = 0
 
     def expect_feedback(self, num_batches: int) -> None:
-        """Counts batches drawn for training, and warns once if none of 100 was fed back."""
+        """Counts batches drawn for training; warns once if 100 were drawn without feedback."""
         if self._batches_without_feedback >= _MAX_BATCHES_WITHOUT_FEEDBACK and not self._warned:
             self._warned = True
             warnings.warn(
                 f"{self._batches_without_feedback} batches were drawn from a prioritized buffer "
-                "and no TD error came back: its priorities stand still. `DQN.fit` on "
-                "`replay.dataset(...)` feeds them back by itself; elsewhere call "
+                "and no TD error came back: its priorities do not change. `DQN.fit` on "
+                "`replay.dataset(...)` feeds them back by itself; in your own loop, call "
                 "`replay.update_priorities(keys, td_error)`.",
                 stacklevel=2,
             )
@@ -148,7 +148,7 @@ class PrioritizedReplayBuffer(ReplayBuffer):
     # On disk
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor that are no spaces; None for a function."""
+        """Returns the constructor's arguments except the spaces; None for a `beta` function."""
         own = {name: getattr(self, name) for name in ("alpha", "epsilon", "variant")}
         return {**super().get_config(), **own, "beta": None if callable(self.beta) else self.beta}
 
@@ -163,12 +163,12 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         return {**super().counters(), **own}
 
     def arrays(self) -> dict[str, NDArray]:
-        """Returns the arrays of the state themselves, one entry a slot."""
+        """Returns the arrays of the state, not copies, with one entry per slot."""
         self._sampler.take_new_rows()
         return {**super().arrays(), **self._sampler.priorities.arrays()}
 
     def restored(self, counters: dict[str, Any]) -> None:
-        """Takes counters and derives the rest, once the `arrays` were written to."""
+        """Takes counters and computes the rest of the state, after `arrays` were changed."""
         super().restored(counters)
         self._sampler.updates = counters["updates"]
         self._sampler.restored(counters["largest_priority"], counters["seen_heads"])

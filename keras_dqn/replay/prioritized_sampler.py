@@ -1,4 +1,4 @@
-"""Which rows of a prioritized replay buffer are drawn, and the weights that correct for it."""
+"""Draws rows of a prioritized replay buffer, and computes the weights that correct the bias."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ class PrioritizedSampler(UniformSampler):
     """Draws rows by priority; see `PrioritizedReplayBuffer` for the formulas.
 
     Args:
-        rings: The rows.
+        rings: The `Rings` with the rows.
         rng: The NumPy generator that draws.
         priorities: `Proportional` or `RankBased`, of the slots of the rings.
         beta: Float, or a callable of the number of updates.
@@ -36,7 +36,7 @@ class PrioritizedSampler(UniformSampler):
         self._seen_heads = rings.heads()
 
     def take_new_rows(self) -> None:
-        """Gives the rows written since the last call the largest priority, boundary rows none."""
+        """Gives rows written since the last call the largest priority, and boundary rows 0."""
         rings, heads = self.rings, self.rings.heads()
         counts = np.minimum(heads - self._seen_heads, rings.num_rows)
         if not counts.any():
@@ -56,7 +56,7 @@ class PrioritizedSampler(UniformSampler):
         self._seen_heads = np.array(seen_heads, np.int64)
 
     def weights(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Returns the importance weights `[K, B]`, normalised by the largest of each batch."""
+        """Returns the importance weights `[K, B]`, divided by the largest of their batch."""
         values = self.priorities.tree().leaves[slots]
         smallest = values.min(axis=-1, keepdims=True, initial=np.inf)
         return (smallest / values) ** self._betas(len(slots))
@@ -76,8 +76,8 @@ class PrioritizedSampler(UniformSampler):
         mass = self.rng.random(count)
         if batch_size is None:
             return self.rings.rows(tree.find(mass * tree.total))
-        # Ascending masses are found twice as fast: each of a batch's B strata is cut into K parts,
-        # and each of the K batches gets, in random order, the draw of one of them.
+        # Ascending masses are found twice as fast. So each of a batch's B strata is cut into K
+        # parts with one draw each, and each of the K batches gets one of them, in random order.
         slots = tree.find((mass + np.arange(count)) * (tree.total / count))
         slots = self.rng.permuted(slots.reshape(batch_size, -1), axis=1).T.ravel()
         return self.rings.rows(slots)
@@ -93,6 +93,6 @@ def check_beta(beta: float) -> None:
         check_number("beta", beta, 0.0)
     else:
         raise ValueError(
-            "`beta` must be at least 0, or a function of the number of updates; a file does not "
-            f"hold a function: give it to `load(path, beta=...)`. Received: {beta=}"
+            "`beta` must be at least 0, or a function of the number of updates. A file does not "
+            f"hold a function: pass it to `load(path, beta=...)`. Received: {beta=}"
         )

@@ -1,4 +1,4 @@
-"""What the rest of the package asks of a replay buffer, and a buffer of its parts."""
+"""The methods that the package needs of a replay buffer, and a buffer of its parts."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ from keras_dqn.replay.sum_tree import SumTree
 
 @runtime_checkable
 class DrawnFrom(Protocol):
-    """What a `ReplayDataset` draws from."""
+    """A source of batches for a `ReplayDataset`."""
 
     def sample(
         self,
@@ -25,7 +25,7 @@ class DrawnFrom(Protocol):
         """Draws a batch, or a stack `[K, B, ...]` of batches, as `ReplayBuffer.sample` says."""
 
     def empty_batch(self) -> tuple:
-        """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
+        """Returns a batch of 0 transitions, to show the shapes and dtypes of `sample`."""
 
 
 @runtime_checkable
@@ -62,7 +62,7 @@ class TakesPriorities(Protocol):
         """Takes the TD errors of transitions, as `PrioritizedReplayBuffer` says."""
 
     def expect_feedback(self, num_batches: int) -> None:
-        """Counts batches drawn whose TD errors are to come back."""
+        """Counts drawn batches whose TD errors should come back."""
 
 
 class Sampler(Protocol):
@@ -90,13 +90,13 @@ class Priorities(Protocol):
         """Returns the tree to draw from."""
 
     def set(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:
-        """Sets the priorities `[N]` of slots `[N]`; of one that occurs twice the last counts."""
+        """Sets the priorities `[N]` of slots `[N]`; if a slot occurs twice, its last one counts."""
 
     def enter(self, slots: NDArray[np.int64], empty: NDArray[np.int64]) -> None:
-        """Gives slots the largest priority there ever was, and `empty` ones none."""
+        """Gives `slots` the largest priority so far, and `empty` slots the priority 0."""
 
     def arrays(self) -> dict[str, NDArray]:
-        """Returns the arrays to save, one entry a slot."""
+        """Returns the arrays to save, with one entry per slot."""
 
     def restored(self) -> None:
-        """Derives the rest, once the arrays of `arrays` were written to."""
+        """Computes the rest of the state, after the arrays of `arrays` were changed."""

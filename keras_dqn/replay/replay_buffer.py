@@ -27,32 +27,33 @@ if TYPE_CHECKING:
 class ReplayBuffer:
     """Stores transitions and draws them uniformly, with replacement.
 
-    Each environment writes into a ring of its own. A row holds an observation and the action,
-    reward and end of the step taken from it; the next observation is the row that follows, so that
-    each observation is stored once. The final observation of an episode is a boundary row: it
-    takes a row and is never drawn as a start. If an environment's `observation` is not its last
-    `next_observation` although no episode ended (somebody reset it), that `next_observation`
-    becomes a boundary row too, and windows end there as at a truncation.
+    Each environment writes into its own ring. A row holds an observation and the action, reward and
+    end of the step taken from it. The next row holds the next observation, so each observation is
+    stored once. The final observation of an episode is a boundary row: it takes a row and is never
+    drawn as a start. If an environment's `observation` is not its last `next_observation` although
+    no episode ended (other code reset it), that `next_observation` becomes a boundary row too, and
+    windows end there as at a truncation.
 
     Args:
-        capacity: Int, rows over all environments; `capacity // num_envs` for each of them. The
-            oldest are overwritten.
+        capacity: Int, rows over all environments, `capacity // num_envs` for each of them. New rows
+            overwrite the oldest.
         observation_space: Gymnasium space of one environment's observations: Box, Discrete,
             MultiBinary, MultiDiscrete or a (nested) Dict or Tuple of them.
         action_space: `gymnasium.spaces.Discrete` of one environment.
-        num_envs: Int, E, the number of environments that are stepped together. Defaults to `1`.
-        frame_stack: Int k or None. With k, observations are stacks of k frames on their first axis,
-            the newest last, as `gymnasium.wrappers.FrameStackObservation(env, k)` gives them; each
-            frame is stored once, and stacks are rebuilt when drawn. Defaults to `None`.
-        storage: `"memory"`, or `"memmap"` for arrays in files, larger than memory if need be, which
-            `flush` and `load(directory)` close and reopen without copying. Defaults to `"memory"`.
-        directory: String or path, where `"memmap"` keeps its files. Defaults to `None`.
-        seed: Int or None, of the generator that draws. Defaults to `None`.
+        num_envs: Int, environments that step together, E. Defaults to `1`.
+        frame_stack: Int or None, frames k that an observation stacks on its first axis, the newest
+            last, as `gymnasium.wrappers.FrameStackObservation(env, k)` does. Each frame is stored
+            once, and stacks are rebuilt when drawn. Defaults to `None`.
+        storage: `"memory"`, or `"memmap"` for arrays in files, which may be larger than memory.
+            `flush` and `load(directory)` close and reopen them without copying. Defaults to
+            `"memory"`.
+        directory: String or path of the files of `"memmap"`. Defaults to `None`.
+        seed: Int or None, for the random draws. Defaults to `None`.
 
     Raises:
         ValueError: If `capacity` is below `num_envs`, a space is of another kind, or observations
             are not stacked as `frame_stack` says.
-        MemoryError: If rows cannot be allocated; an `OSError` if they are files.
+        MemoryError: If the rows cannot be allocated in memory; an `OSError` for files.
 
     Example:
     >>> space = gym.spaces.Box(-1.0, 1.0, (2,))
@@ -97,7 +98,7 @@ class ReplayBuffer:
     def from_env(
         cls, env: gym.Env | gym.vector.VectorEnv, capacity: int, **kwargs: Any
     ) -> "ReplayBuffer":
-        """Creates a buffer for an environment, with its spaces and its `num_envs`.
+        """Creates a buffer with the spaces and the `num_envs` of an environment.
 
         Args:
             env: A Gymnasium environment or vector environment.
@@ -131,19 +132,18 @@ class ReplayBuffer:
     ) -> None:
         """Stores one step of all environments.
 
-        The leading axis `[E]` may be left out when `num_envs=1`. A call that is refused changes
-        nothing.
+        The first axis `[E]` may be left out if `num_envs=1`. A refused call changes nothing.
 
         Args:
-            observation: `[E, ...]` (or a dict of such), what the action was chosen from.
-            action: `[E]` integer, elements of `action_space`, as `env.step` took them.
+            observation: `[E, ...]` (or a dict of arrays), from which the actions were chosen.
+            action: `[E]` integer, elements of `action_space`, as given to `env.step`.
             reward: `[E]` float, finite.
             terminated: `[E]` bool.
             truncated: `[E]` bool.
-            next_observation: `[E, ...]`, what the step led to: the final observation of an episode,
-                never the one it was reset to.
-            where: `[E]` bool, which environments took a step; False for one that an autoreset has
-                just reset. Defaults to all.
+            next_observation: `[E, ...]`, the observation after the step: at the end of an episode
+                the final one, never the one after the reset.
+            where: `[E]` bool, True for environments that took a step, False for those that an
+                autoreset has just reset. Defaults to all True.
 
         Raises:
             ValueError: If a shape or dtype does not fit the spaces, an action or a discrete
@@ -161,7 +161,7 @@ class ReplayBuffer:
                 append(e, observations, actions[e], rewards[e], end, next_observations)
         self.storage.written(self._rings.heads_list, self._rings.runs_list)
         if not self.storage.has_header:
-            self.flush()  # a killed process loses no more than priorities
+            self.flush()  # then a killed process loses only priorities
 
     # Drawing
 
@@ -175,18 +175,18 @@ class ReplayBuffer:
     ) -> tuple:
         """Draws transitions, with replacement, as the triple that `fit` unpacks.
 
-        Only starts whose window is complete are drawn: n steps are stored, or the episode ended
+        A start is drawn only if its window is complete: n steps are stored, or the episode ended
         within them.
 
         Args:
-            batch_size: Int, B, at least 1.
-            gamma: Float in [0, 1], the discount of a step. Defaults to `0.99`.
-            n_step: Int, n, at least 1. Defaults to `1`.
-            num_batches: Int K or None; with K, a stack `[K, B, ...]` is drawn. Defaults to `None`.
+            batch_size: Int, transitions in a batch, B, at least 1.
+            gamma: Float in [0, 1], the discount of one environment step. Defaults to `0.99`.
+            n_step: Int, environment steps in a return, n, at least 1. Defaults to `1`.
+            num_batches: Int, batches K of a stack `[K, B, ...]`; None for one. Defaults to `None`.
 
         Returns:
             `(observation, transition, weight)`: `[B, ...]` of the space's dtype (or a dict of
-            such); a dict with `action` `[B]` int32 (0-based), `reward` `[B]` float32 (the n-step
+            arrays); a dict with `action` `[B]` int32 (0-based), `reward` `[B]` float32 (the n-step
             sum), `discount` `[B]` float32 (`gamma**m * (1 - terminated)`) and `next_observation`
             `[B, ...]`; and ones `[B]` float32.
 
@@ -200,7 +200,7 @@ class ReplayBuffer:
         return batch if num_batches is None else tuple(stacked(b, num_batches) for b in batch)
 
     def empty_batch(self) -> tuple:
-        """Returns a batch of no transitions, which shows the shapes and dtypes of `sample`."""
+        """Returns a batch of 0 transitions, to show the shapes and dtypes of `sample`."""
         nothing = np.zeros(0, np.int64)
         return self._gather(nothing, nothing, self._rings.windows(nothing, nothing, 1.0, 1), 1)
 
@@ -216,12 +216,12 @@ class ReplayBuffer:
         return {}
 
     def dataset(self, batch_size: int, *, gamma: float = 0.99, n_step: int = 1) -> "ReplayDataset":
-        """Returns an endless `tf.data.Dataset` of what `sample` gives, drawn when it is asked for.
+        """Returns an endless `tf.data.Dataset` of the batches of `sample`, drawn when needed.
 
         Args:
-            batch_size: Int, B, at least 1.
-            gamma: Float in [0, 1], the discount of a step. Defaults to `0.99`.
-            n_step: Int, n, at least 1. Defaults to `1`.
+            batch_size: Int, transitions in a batch, B, at least 1.
+            gamma: Float in [0, 1], the discount of one environment step. Defaults to `0.99`.
+            n_step: Int, environment steps in a return, n, at least 1. Defaults to `1`.
 
         Raises:
             ValueError: If an argument is outside its range.
@@ -244,34 +244,34 @@ class ReplayBuffer:
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, env: Any = None, **kwargs: Any) -> "ReplayBuffer":
-        """Returns the buffer that was saved to a file, or flushed to a `"memmap"` directory.
+        """Loads a buffer that was saved to a file, or flushed to a `"memmap"` directory.
 
         Args:
-            path: String or path of the file, or of the directory, which is used where it is.
-            env: The environment or vector environment it must fit. Defaults to `None`.
+            path: String or path of the file, or of the directory, which is used in place.
+            env: The environment or vector environment that it must fit. Defaults to `None`.
             **kwargs: Arguments of the constructor that the file does not hold: a `beta` that is a
                 function.
 
         Raises:
-            FileNotFoundError: If there is nothing.
+            FileNotFoundError: If nothing exists at `path`.
             ValueError: If the file is truncated, damaged, foreign or of another class or version,
-                or is not for `env`.
+                or does not fit `env`.
         """
         return persistence.load(cls, path, env, kwargs)
 
     def flush(self) -> None:
-        """Writes what is not in the files of a `"memmap"` directory yet, for `load(directory)`.
+        """Writes the parts that are not in the files of a `"memmap"` directory yet, for `load`.
 
-        Transitions added later are in the files at once; counters, the generator's state and
-        priorities are those of the last `flush`.
+        Later transitions are in the files at once. Counters, the generator's state and priorities
+        are those of the last `flush`.
 
         Raises:
-            ValueError: If the storage is another.
+            ValueError: If `storage` is not `"memmap"`.
         """
         persistence.flush(self)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor that are no spaces, as JSON can hold them."""
+        """Returns the constructor's arguments except the spaces, as JSON can hold them."""
         return {n: getattr(self, n) for n in ("capacity", "num_envs", "frame_stack", "seed")}
 
     def counters(self) -> dict[str, Any]:
@@ -283,18 +283,18 @@ class ReplayBuffer:
         }
 
     def arrays(self) -> dict[str, NDArray]:
-        """Returns the arrays of the state themselves, one entry a slot."""
+        """Returns the arrays of the state, not copies, with one entry per slot."""
         return self._rings.arrays()
 
     def restored(self, counters: dict[str, Any]) -> None:
-        """Takes counters and derives the rest, once `arrays` were written to."""
+        """Takes counters and computes the rest of the state, after `arrays` were changed."""
         self._rings.restore(counters["heads"], counters["runs"])
         self._rng.bit_generator.state = counters["generator"]
 
     def get_state(self) -> dict[str, Any]:
-        """Returns contents, priorities, counters and generator, all copied."""
+        """Returns copies of contents, priorities, counters and the generator's state."""
         return persistence.get_state(self)
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes such a state; a `ValueError` if it is of another class, size or space."""
+        """Takes such a state; a `ValueError` if its class, size or spaces differ."""
         persistence.set_state(self, state)

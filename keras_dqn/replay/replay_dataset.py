@@ -1,4 +1,4 @@
-"""A replay buffer as a `tf.data.Dataset`: what `model.fit` draws its batches from."""
+"""A replay buffer as a `tf.data.Dataset`, from which `model.fit` draws its batches."""
 
 from functools import cached_property
 from typing import Any
@@ -15,16 +15,16 @@ from keras_dqn.replay.protocols import DrawnFrom, Replay, TakesPriorities
 class ReplayDataset(tf.data.Dataset):
     """An endless dataset of `(observation, transition, weight)` drawn from a replay buffer.
 
-    Each batch is drawn when it is asked for, never before, so that it can hold what was added a
-    moment ago. It is a real `tf.data.Dataset`: `map`, `take` and any `model.fit` work on it.
+    Each batch is drawn when it is needed, never before, so it can hold transitions that were added
+    just before. It is a real `tf.data.Dataset`: `map`, `take` and any `model.fit` work on it.
 
     Args:
         replay: `ReplayBuffer`, or another `Replay` (see `replay/protocols.py`).
-        batch_size: Int, B.
-        gamma: Float in [0, 1], the discount of a step. Defaults to `0.99`.
-        n_step: Int, n. Defaults to `1`.
-        num_batches: Int or None. If set, each element is a stack `[num_batches, B, ...]` of
-            batches, all drawn in one call. Defaults to `None`.
+        batch_size: Int, transitions in a batch, B.
+        gamma: Float in [0, 1], the discount of one environment step. Defaults to `0.99`.
+        n_step: Int, environment steps in a return, n. Defaults to `1`.
+        num_batches: Int or None, batches in a stack. If set, each element is a stack
+            `[num_batches, B, ...]`, drawn in one call. Defaults to `None`.
 
     Attributes:
         prioritized: Bool, whether the buffer takes TD errors as priorities.
@@ -82,7 +82,7 @@ class ReplayDataset(tf.data.Dataset):
         return {}
 
     def __iter__(self) -> Any:
-        """Returns an iterator of tf.data; `replay_dataset_of` finds this dataset by it."""
+        """Returns an iterator of tf.data; `replay_dataset_of` returns this dataset for it."""
         iterator: Any = super().__iter__()
         _DATASETS[iterator] = self
         return iterator
@@ -91,8 +91,8 @@ class ReplayDataset(tf.data.Dataset):
         """Draws the next element, in NumPy.
 
         Args:
-            expects_feedback: Bool, whether TD errors are to come back for a prioritized buffer, as
-                they are in training. Defaults to `True`.
+            expects_feedback: Bool, whether TD errors should come back to a prioritized buffer, as
+                in training. Defaults to `True`.
         """
         if expects_feedback and self._feedback is not None:
             self._feedback.expect_feedback(self.num_batches or 1)
@@ -114,15 +114,15 @@ _DATASETS: WeakKeyDictionary[Any, ReplayDataset] = WeakKeyDictionary()
 
 
 def replay_dataset_of(iterator: Any) -> ReplayDataset | None:
-    """Returns the dataset that an iterator iterates over, if it is a `ReplayDataset` itself."""
+    """Returns the `ReplayDataset` of an iterator; None if its dataset is of another kind."""
     return _DATASETS.get(iterator) if isinstance(iterator, tf.data.Iterator) else None
 
 
 def _drawn_when_asked(draw: Any, spec: Any) -> tf.data.Dataset:
     dtypes = [leaf.dtype for leaf in tf.nest.flatten(spec)]
 
-    # TensorFlow keeps `flat` until the process ends, and the buffer with it but for the weak
-    # reference. Iterators and transformed datasets keep the dataset, which is all that draws.
+    # TensorFlow never frees `flat`, so it holds the buffer only by a weak reference. Iterators and
+    # transformed datasets keep the dataset alive, and nothing else draws.
     weak_draw: Any = WeakMethod(draw)
 
     def flat() -> list[np.ndarray]:
@@ -139,10 +139,10 @@ def _drawn_when_asked(draw: Any, spec: Any) -> tf.data.Dataset:
 
 
 def never_ahead(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns a dataset whose elements tf.data makes when they are asked for, none before.
+    """Returns a dataset whose elements tf.data makes when they are needed, never before.
 
-    A batch drawn ahead, by an injected prefetch or a user's `map` that autotuning makes parallel,
-    would miss the steps collected before it is used.
+    An injected prefetch, or a user's `map` that autotuning makes parallel, would draw batches
+    early. Such a batch would miss the steps that are collected before it is used.
     """
     options = tf.data.Options()
     options.experimental_optimization.inject_prefetch = False

@@ -1,4 +1,4 @@
-"""Rings of rows on the host, one for each environment: what a replay buffer stores, and where."""
+"""Rings of rows on the host, one for each environment: the storage of a replay buffer."""
 
 import math
 import sys
@@ -17,20 +17,20 @@ _BYTES_BESIDE_OBSERVATION = 9  # action, reward and flags
 class Rings:
     """Rows of transitions in one ring per environment; each observation is stored once.
 
-    A row holds an observation and the action, reward and end of the step taken from it; the next
-    observation is in the row that follows. The final observation of an episode is a boundary row.
-    Of stacked observations a row holds the newest frame, and the rows before it hold the others;
-    the older frames of an episode's first observation are boundary rows too.
+    A row holds an observation and the action, reward and end of the step taken from it. The next
+    row holds the next observation. The final observation of an episode is a boundary row. If
+    observations are stacks of frames, a row holds the newest frame, and the rows before it hold the
+    others. The older frames of an episode's first observation are boundary rows too.
 
-    Rows are counted from the first one ever written; row r of environment e lies in slot
-    `e * ring_size + r % ring_size` of the arrays. The head is the row to come: its slot holds the
-    last next observation while an episode runs, and is the one slot that holds no row.
+    Rows are counted from the first one ever written. Row r of environment e is in slot
+    `e * ring_size + r % ring_size` of the arrays. The head is the next row to be written. Its slot
+    is the only one without a row; while an episode runs, it holds the last next observation.
 
     Args:
-        num_envs: Int, E.
-        num_rows: Int, rows that each ring holds; then the oldest are overwritten.
-        leaves: The arrays of an observation.
-        frame_stack: Int or None, how many frames an observation stacks on its first axis.
+        num_envs: Int, environments, E.
+        num_rows: Int, rows that each ring holds. New rows overwrite the oldest.
+        leaves: List of `Leaf`, the arrays of an observation.
+        frame_stack: Int or None, frames that an observation stacks on its first axis.
         allocate: Function of `(name, shape, dtype)` that returns an array of zeros.
     """
 
@@ -54,19 +54,19 @@ class Rings:
         self.rewards = allocate("reward", (self.num_slots,), np.float32)
         self.flags = allocate("flags", (self.num_slots,), np.uint8)
         self.num_transitions = 0
-        # Python numbers: one row at a time they are several times faster than NumPy's.
+        # Python numbers: for one row at a time, they are several times faster than NumPy's.
         self.heads_list = [0] * num_envs
         self.runs_list = [False] * num_envs
         self._frame_stack = frame_stack
         self._frames = None if frame_stack is None else np.arange(1 - frame_stack, 1)
 
     def arrays(self) -> dict[str, NDArray]:
-        """Returns all arrays, one entry a slot."""
+        """Returns all arrays, with one entry per slot."""
         observations = {f"observation{i}": array for i, array in enumerate(self.observations)}
         return {**observations, "action": self.actions, "reward": self.rewards, "flags": self.flags}
 
     def restore(self, heads: list[int], runs: list[bool]) -> None:
-        """Takes the counts that belong to arrays which were written to directly."""
+        """Takes the counts of arrays that were changed directly."""
         self.heads_list, self.runs_list = list(heads), list(runs)
         self.num_transitions = 0
         for env in range(len(heads)):
@@ -88,12 +88,12 @@ class Rings:
         """Stores one step of an environment.
 
         Args:
-            env: Int, which environment, e.
-            observations: One array `[E, ...]` a leaf, of which `[e]` is stored.
+            env: Int, the environment, e.
+            observations: One array `[E, ...]` per leaf; its row `[e]` is stored.
             action: Int, 0-based.
             reward: Float.
             end: 0, or TERMINATED, TRUNCATED or both.
-            next_observations: As `observations`.
+            next_observations: In the same form.
         """
         slot = self._slot(env)
         runs = self.runs_list[env]
@@ -139,7 +139,7 @@ class Rings:
             self.observations[i][slot] = leaf[env] if self._frames is None else leaf[env][frame]
 
     def _advance(self, env: int, slot: int, flags: int) -> int:
-        """Commits the head row and advances the head, to the slot of the oldest row."""
+        """Commits the head row, and advances the head to the slot of the oldest row."""
         self.flags[slot] = flags
         head = self.heads_list[env] = self.heads_list[env] + 1
         slot = env * self.ring_size + head % self.ring_size
@@ -154,7 +154,7 @@ class Rings:
         return np.array(self.heads_list, np.int64)
 
     def stored(self) -> NDArray[np.int64]:
-        """Returns how many rows each ring holds, `[E]`; they are those before its head."""
+        """Returns the number of rows in each ring, `[E]`; they are the rows before its head."""
         return np.minimum(self.heads(), self.num_rows)
 
     def holds_rows(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -164,11 +164,11 @@ class Rings:
         return stored & (self.flags[self.slots(env, row)] < BOUNDARY)
 
     def slots(self, env: Any, row: Any) -> NDArray[np.int64]:
-        """Returns where rows `[B]` of environments `[B]` lie in the arrays."""
+        """Returns the slots in the arrays of rows `[B]` of environments `[B]`."""
         return env * self.ring_size + row % self.ring_size
 
     def rows(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns the environments `[B]` and rows `[B]` that lie in slots `[B]`."""
+        """Returns the environments `[B]` and rows `[B]` that are in slots `[B]`."""
         env, offset = np.divmod(slots, self.ring_size)
         heads = self.heads()[env]
         return env, heads - (heads - offset) % self.ring_size
@@ -176,9 +176,9 @@ class Rings:
     def take(
         self, env: NDArray[np.int64], row: NDArray[np.int64], slots: Any = None
     ) -> list[NDArray]:
-        """Returns the observations in rows `[B]` of environments `[B]`, one `[B, ...]` a leaf.
+        """Returns the observations in rows `[B]` of environments `[B]`, one `[B, ...]` per leaf.
 
-        `slots` `[B]` are those of the rows, if they are known.
+        `slots` `[B]` are the slots of these rows, if they are known.
         """
         if self._frames is not None:
             slots = self.slots(env[:, None], row[:, None] + self._frames)
@@ -189,7 +189,7 @@ class Rings:
     def windows(
         self, env: NDArray[np.int64], row: NDArray[np.int64], gamma: float, n_step: int
     ) -> Windows:
-        """Returns what follows rows `[B]` of environments `[B]`; complete only if stored."""
+        """Returns the windows from rows `[B]` of environments `[B]`; complete only if stored."""
         heads = self.heads()
         window = windows(
             self.flags,
@@ -210,7 +210,7 @@ class Rings:
 def make_rings(
     num_envs: int, num_rows: int, leaves: list[Leaf], frame_stack: int | None, allocate: Any
 ) -> Rings:
-    """Returns `Rings`, or raises an error that names the bytes they would take."""
+    """Returns `Rings`, or raises an error that says how many bytes they need."""
     row = sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
     row = row // (frame_stack or 1) + _BYTES_BESIDE_OBSERVATION
     needed = num_envs * (num_rows + 1) * row
@@ -218,7 +218,7 @@ def make_rings(
         if needed > sys.maxsize:
             raise MemoryError("larger than the address space")
         return Rings(num_envs, num_rows, leaves, frame_stack, allocate)
-    except (MemoryError, OSError) as error:  # of files the latter
+    except (MemoryError, OSError) as error:  # OSError for files
         raise (MemoryError if isinstance(error, MemoryError) else OSError)(
             f"`capacity` needs {needed:,} bytes, {row:,} for each row, which cannot be allocated "
             f"({error}). Received: capacity={num_envs * num_rows}"

@@ -1,4 +1,4 @@
-"""Where a replay buffer's arrays are: in memory, or in files of a directory, mapped into it."""
+"""Allocates a replay buffer's arrays: in memory, or in a directory's files, mapped into memory."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _HEADER = "buffer.json"
 class Memory:
     """Arrays in memory, all zeros at first."""
 
-    has_header = True  # there is none to write
+    has_header = True  # nothing to write
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         """Returns an array of zeros."""
@@ -32,12 +32,12 @@ class MemmapDirectory:
     """Arrays in `.npy` files of a directory, for buffers larger than memory.
 
     Args:
-        directory: String or path; made if it is not there.
-        reopen: Bool, whether the arrays are there already.
+        directory: String or path; created if it does not exist.
+        reopen: Bool, whether the arrays exist already.
 
     Raises:
-        ValueError: If the directory holds a buffer although it is not to be reopened, or holds none
-            although it is.
+        ValueError: If the directory holds a buffer or arrays and `reopen` is False, or if it holds
+            no buffer and `reopen` is True.
     """
 
     def __init__(self, directory: str | os.PathLike, reopen: bool = False) -> None:
@@ -66,7 +66,7 @@ class MemmapDirectory:
         )
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
-        """Returns the array of a name: zeros, or as it was left."""
+        """Returns the array of a name: zeros, or its stored contents if `reopen` is True."""
         if self._reopen:
             return self._opened(name, shape, dtype)
         file = self.path / f"{name}.npy"
@@ -74,15 +74,15 @@ class MemmapDirectory:
         try:
             reserve(file, file.stat().st_size)
         except OSError:
-            file.unlink()  # a sparse file on a full disk ends the process when it is written to
+            file.unlink()  # writing to a sparse file on a full disk ends the process
             raise
         return array
 
     def _opened(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         file = self.path / f"{name}.npy"
         try:
-            array = np.load(file, mmap_mode="r")  # "r+" would fill a truncated file up with zeros
-        except Exception as error:  # of a damaged header NumPy raises a dozen kinds
+            array = np.load(file, mmap_mode="r")  # "r+" would fill a truncated file with zeros
+        except Exception as error:  # NumPy raises a dozen kinds for a damaged header
             received = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         else:
             if (array.shape, array.dtype) == (shape, np.dtype(dtype)):
@@ -101,7 +101,7 @@ class MemmapDirectory:
         self._counts[1] = runs
 
     def write(self, header: dict[str, Any], arrays: dict[str, NDArray]) -> None:
-        """Writes all that changes to the disk, the header last."""
+        """Writes all changes to the disk, the header last."""
         self.written(header["counters"]["heads"], header["counters"]["runs"])
         for name, array in [*arrays.items(), ("counts", self._counts)]:
             if isinstance(array, np.memmap):
@@ -145,10 +145,10 @@ def _save_json(header: dict[str, Any], file: Any) -> None:
 
 
 def allocator(storage: str, directory: Any) -> Memory | MemmapDirectory:
-    """Returns what allocates the arrays of a buffer.
+    """Returns the object that allocates the arrays of a buffer.
 
     Raises:
-        ValueError: If `storage` is neither `"memory"` nor `"memmap"`, or goes without `directory`.
+        ValueError: If `storage` is neither `"memory"` without nor `"memmap"` with `directory`.
     """
     if storage == "memory" and directory is None:
         return Memory()

@@ -1,4 +1,4 @@
-"""A sum tree over non-negative numbers: sets many and finds many at a time, in NumPy."""
+"""A sum tree over non-negative numbers, in NumPy: one call sets or finds many leaves."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 
 class SumTree:
-    """A binary tree in an array, each inner node the sum of its two children.
+    """A binary tree in an array. Each inner node is the sum of its two children.
 
-    Node 1 is the root, nodes 2i and 2i + 1 are the children of node i, and the leaves are the last
+    Node 1 is the root. Nodes 2i and 2i + 1 are the children of node i. The leaves are the last
     level, padded with zeros to a power of two.
 
     Args:
-        num_leaves: Int, at least 1.
+        num_leaves: Int, leaves, at least 1.
 
     Reference:
         Schaul et al., 2016, "Prioritized Experience Replay", appendix B.2.1.
@@ -26,7 +26,7 @@ class SumTree:
 
     @property
     def leaves(self) -> NDArray[np.float64]:
-        """The leaves, `[num_leaves]`: a view, made anew since a copied one would be none."""
+        """The leaves, `[num_leaves]`: a new view, because a copied tree would lose a stored one."""
         return self._nodes[self._width : self._end]
 
     @property
@@ -40,7 +40,7 @@ class SumTree:
         return self._nodes.nbytes
 
     def set(self, leaves: NDArray[np.int64], values: NDArray[Any] | float) -> None:
-        """Sets leaves `[N]` to values `[N]`; of a leaf that occurs twice the last value counts."""
+        """Sets leaves `[N]` to values `[N]`; if a leaf occurs twice, its last value counts."""
         nodes = self._nodes
         node = leaves + self._width
         nodes[node] = values
@@ -56,9 +56,9 @@ class SumTree:
                 nodes[node] = nodes[left] + nodes[left | 1]
 
     def rebuild(self) -> None:
-        """Sums all levels anew, after `leaves` was written to directly.
+        """Sums all levels again, after `leaves` was changed directly.
 
-        Only what is not zero is written, so that memory for empty leaves is never taken.
+        Only nodes that are not zero are written, so empty leaves never take memory.
         """
         inner = self._nodes[1 : self._width]
         inner[np.flatnonzero(inner)] = 0.0
@@ -66,13 +66,13 @@ class SumTree:
         self.set(filled, self.leaves[filled])
 
     def find(self, mass: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Returns for each mass in [0, total) the leaf it falls into, `[N]`; never a zero one.
+        """Returns the leaf of each mass in [0, total), `[N]`; never a leaf that is zero.
 
-        Leaf l takes the masses from the sum of the leaves before it to that sum plus its own.
+        Leaf l has the masses from the sum of the leaves before it to that sum plus its own value.
         """
         nodes = self._nodes
         width = min(self._width, 1 << len(mass).bit_length())
-        sums = nodes[width : 2 * width].cumsum()  # the levels above at one go
+        sums = nodes[width : 2 * width].cumsum()  # all levels above in one step
         node = np.minimum(sums.searchsorted(mass, side="right"), width - 1)
         mass = np.maximum(mass - (sums[node] - nodes[width + node]), 0.0)
         node += width
@@ -83,7 +83,7 @@ class SumTree:
             right = mass >= left
             mass -= left * right
             node += right
-        # Rounding can lead past the last leaf that is not zero, and only there.
+        # Rounding can lead past the last leaf that is not zero, and nowhere else.
         while (past := nodes[node] == 0.0).any():
             node[past] -= 1
         return node - self._width

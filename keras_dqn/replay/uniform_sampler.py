@@ -1,4 +1,4 @@
-"""Which rows of a replay buffer are drawn: uniformly, each the start of a complete window."""
+"""Draws rows of a replay buffer uniformly; each row is the start of a complete window."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class UniformSampler:
     """Draws rows uniformly, with replacement.
 
     Args:
-        rings: The rows.
+        rings: The `Rings` with the rows.
         rng: The NumPy generator that draws.
     """
 
@@ -31,7 +31,7 @@ class UniformSampler:
         """Returns the environments and rows `[K * B]` of starts, and their windows.
 
         Raises:
-            RuntimeError: If there is no start of a complete window yet.
+            RuntimeError: If no complete window is stored yet.
         """
         if not self.rings.num_transitions:
             raise RuntimeError(
@@ -57,15 +57,15 @@ class UniformSampler:
 
     def _rows(self, count: int, batch_size: int | None = None) -> Rows:
         """Draws `count` rows: full batches if `batch_size` is given, else replacements."""
-        # Rings of unequal length are drawn from as if all were the longest: what a shorter one does
-        # not hold is no complete window and is drawn again.
+        # All rings count as if they were as long as the longest. A row that a shorter ring does not
+        # hold has no complete window, so it is drawn again.
         heads = self.rings.heads()
         longest = int(self.rings.stored().max())
         env, age = np.divmod(self.rng.integers(len(heads) * longest, size=count), longest)
         return env, heads[env] - 1 - age
 
     def _rows_among_complete(self, count: int, n_step: int) -> Rows:
-        """Does the same by looking at every row, for the rare buffer with few complete windows."""
+        """Draws from the list of all complete windows, for the rare buffer with few of them."""
         stored = self.rings.stored()
         env = np.repeat(np.arange(len(stored)), stored)
         row = np.arange(len(env)) + np.repeat(self.rings.heads() - np.cumsum(stored), stored)
@@ -81,5 +81,5 @@ class UniformSampler:
         return env[chosen], row[chosen]
 
     def _choose(self, slots: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-        """Returns `count` positions in `slots`."""
+        """Draws `count` positions in `slots`."""
         return self.rng.integers(len(slots), size=count)

@@ -61,8 +61,8 @@ def test_states_of_other_buffers_are_refused():
     add(prioritized, 9, seed=1)
     before = prioritized.get_state()
     for state in (replay.get_state(), make(PrioritizedReplayBuffer, capacity=40).get_state()):
-        with pytest.raises(ValueError, match="`state` must be of a buffer of the same class"):
+        with pytest.raises(ValueError, match="`state` must be from a buffer of the same class"):
             prioritized.set_state(state)
-    with pytest.raises(ValueError, match="`state` must be of a buffer of the same class"):
+    with pytest.raises(ValueError, match="`state` must be from a buffer of the same class"):
         replay.set_state(before)
     np.testing.assert_equal(prioritized.get_state(), before)

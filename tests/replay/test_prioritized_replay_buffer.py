@@ -319,7 +319,7 @@ def test_feedback_for_nothing():
 REFUSED_FEEDBACK = {
     "nan": ([0, 1], [2.0, np.nan], "`td_error` must be finite. Received: td_error=.*nan"),
     "infinite": ([0, 1], [-np.inf, 2.0], "`td_error` must be finite"),
-    "shape": ([0, 1], [[2.0, 2.0]], r"`td_error` of their shape. Received: keys of int64 \(2,\)"),
+    "shape": ([0, 1], [[2.0, 2.0]], r"must have their shape. Received: keys of int64 \(2,\)"),
     "length": ([0, 1], [2.0], r"td_error of shape \(1,\)"),
     "float_keys": ([0.0, 1.0], [2.0, 2.0], "`keys` must be integers.*keys of float64"),
     "bool_keys": ([True, False], [2.0, 2.0], "`keys` must be integers.*keys of bool"),
