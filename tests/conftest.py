@@ -1,4 +1,4 @@
-"""What the tests share: networks that differ from their targets, and batches of the contract."""
+"""Shared parts of the tests: networks that differ from their targets, and valid batches."""
 
 import os
 
@@ -13,7 +13,7 @@ import keras_dqn
 
 KERAS_VERSION = tuple(int(number) for number in keras.__version__.split(".")[:2])
 
-# Two devices, for the tests of distribution strategies; all others run on the first.
+# Two devices, for the tests of distribution strategies. All other tests run on the first one.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
@@ -61,7 +61,7 @@ def shake(network, seed=1):
 
 
 def damage(content, rng):
-    """Returns the bytes of a file with one flipped, the end cut off or zeros somewhere."""
+    """Returns the bytes of a file with one byte changed, the end cut off, or zeros in one place."""
     content = bytearray(content)
     at = int(rng.integers(len(content)))
     kind = rng.integers(3)
@@ -99,7 +99,7 @@ def make_batches():
 
 @pytest.fixture
 def as_dataset():
-    """Makes a finite `tf.data.Dataset` of a list of batches, in their order."""
+    """Makes a finite `tf.data.Dataset` of a list of batches, in the same order."""
 
     def make(batches):
         spec = tf.nest.map_structure(

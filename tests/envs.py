@@ -1,4 +1,4 @@
-"""Small exact environments: one whose every observation is unique, one whose Q* is known."""
+"""Small exact environments: one with unique observations, one with a known Q*."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 
 class Row(NamedTuple):
-    """One transition as plain numbers; `action` is what `env.step` took."""
+    """One transition as plain numbers; `action` is the argument of `env.step`."""
 
     observation: int
     action: int
@@ -24,11 +24,11 @@ class CountingEnv(gym.Env):
     The counter goes up by one at each reset and each step. `rows` holds all transitions.
 
     Args:
-        lengths: Steps of the episodes, taken in turn.
-        ends: How they end, in turn: "terminated" or "truncated".
+        lengths: Environment steps of each episode, used in turn.
+        ends: Ends of the episodes, used in turn: "terminated" or "truncated".
         first: The first observation.
         start: `Discrete.start` of the three actions.
-        in_place: Whether all observations are one array that is written again.
+        in_place: Whether all observations are one array, which each step overwrites.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class CountingEnv(gym.Env):
 
 
 class DictCountingEnv(CountingEnv):
-    """Observes the counter in a nested Dict, in two leaves."""
+    """Observes the counter in two leaves of a nested Dict."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -99,7 +99,7 @@ class DictCountingEnv(CountingEnv):
 
 
 class TupleCountingEnv(CountingEnv):
-    """Observes the counter in a Tuple of two."""
+    """Observes the counter in a Tuple of two leaves."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -123,10 +123,10 @@ class DiscreteCountingEnv(CountingEnv):
 
 
 class ChainEnv(gym.Env):
-    """A corridor of `length` cells: action 0 stays, action 1 goes right; the end gives reward 1.
+    """A corridor of `length` cells: action 0 stays, action 1 goes right; the goal gives reward 1.
 
-    With d steps to go, Q*(s, right) = gamma**(d - 1) and Q*(s, stay) = gamma**d. Observations are
-    one-hot. An episode ends by termination at the goal, by truncation after `time_limit` steps.
+    At a distance of d steps, Q*(s, right) = gamma**(d - 1) and Q*(s, stay) = gamma**d. Observations
+    are one-hot. An episode terminates at the goal and is truncated after `time_limit` steps.
     """
 
     def __init__(self, length: int = 4, time_limit: int = 20) -> None:
@@ -148,7 +148,7 @@ class ChainEnv(gym.Env):
         return self.observe(), float(terminated), terminated, truncated, {}
 
     def observe(self) -> np.ndarray:
-        # Beyond the last cell nothing is observed: zeros.
+        # After the last cell, the observation is all zeros.
         return np.eye(self.length + 1, self.length, dtype=np.float32)[self.cell]
 
     def q_star(self, gamma: float) -> np.ndarray:
@@ -158,7 +158,7 @@ class ChainEnv(gym.Env):
 
 
 class PayingResets(SyncVectorEnv):
-    """Pays 100 on the rows with which it resets environments (NEXT_STEP), which are no steps."""
+    """Gives reward 100 on rows that reset an environment (NEXT_STEP). These rows are not steps."""
 
     ended = False
 
@@ -179,7 +179,7 @@ def counter_of(observation: Any) -> Any:
 
 
 def counting_fns(num_envs: int = 3, cls: type = CountingEnv, **kwargs: Any) -> list:
-    """Returns the makers of environments whose episodes and observations all differ."""
+    """Returns functions that make environments; all their episodes and observations differ."""
     lengths = [(3, 1, 4), (2,), (5, 1)]
     ends = [("truncated", "terminated"), ("terminated",), ("truncated",)]
 
@@ -192,12 +192,12 @@ def counting_fns(num_envs: int = 3, cls: type = CountingEnv, **kwargs: Any) -> l
 def counting_vector(
     mode: str, num_envs: int = 3, *, vector_cls: type = SyncVectorEnv, copy: bool = True, **kwargs
 ) -> SyncVectorEnv | AsyncVectorEnv:
-    """Returns those environments as one vector environment of an autoreset mode."""
+    """Returns the environments of `counting_fns` as one vector environment in an autoreset mode."""
     return vector_cls(counting_fns(num_envs, **kwargs), autoreset_mode=mode, copy=copy)
 
 
 def play_by_hand(env: gym.Env, actions: list[int]) -> list[Row]:
-    """Returns the transitions of stepping one environment, resetting it as Gymnasium says."""
+    """Steps one environment, resets it as Gymnasium says, and returns the transitions."""
     rows = []
     observation, _ = env.reset()
     for action in actions:
