@@ -50,7 +50,7 @@ class LinearSchedule:
 
 
 class ExponentialSchedule:
-    """Multiplies a value by a constant at each environment step or episode, down to a floor.
+    """Multiplies a value by a constant at each environment step or episode, down to `end_value`.
 
     ```
     value(count) = max(initial_value * decay_rate ** count, end_value)
@@ -62,7 +62,7 @@ class ExponentialSchedule:
     Args:
         initial_value: Float, the value at count 0.
         decay_rate: Float in (0, 1], the factor per environment step or episode.
-        end_value: Float, the floor: the smallest value. Defaults to `0.0`.
+        end_value: Float, the smallest value. Defaults to `0.0`.
         unit: `"steps"` counts environment steps, `"episodes"` counts finished episodes, both over
             all environments. Defaults to `"steps"`.
 

@@ -77,7 +77,7 @@ class DQN(TargetNetworkModel):
         self._td_error_metric = keras.metrics.Mean("abs_td_error")
 
     def get_config(self) -> dict:
-        """Returns what `from_config` needs."""
+        """Returns the arguments for `from_config`."""
         return {**super().get_config(), "double": self.double}
 
     # What the outputs of a network mean: a representation of values overrides these

@@ -20,7 +20,7 @@ def clone_network(network: keras.layers.Layer) -> keras.layers.Layer:
         clone = _clone(network)
     except (NotImplementedError, TypeError) as error:
         raise TypeError(
-            "`network` cannot be cloned into a target network, nor saved, because "
+            "`network` cannot be cloned into a target network and cannot be saved, because "
             f"{type(network).__name__} has no usable `get_config`. Define `get_config(self)` to "
             "return all arguments of its `__init__`, and let `__init__` take `**kwargs` and pass "
             "them to `super().__init__`. "

@@ -115,7 +115,7 @@ def value_of_choice(values: Any, choice: Any) -> Any:
 
 
 def guard_terminal(next_value: Any, discount: Any) -> Any:
-    """Replaces the values of rows with discount 0 by `1 / N`; they may be NaN.
+    """Replaces the values of rows with discount 0, even if they are NaN, by `1 / N`.
 
     The product with the discount is then 0. If `next_value` is a distribution over N atoms, its
     rows still have the sum 1.

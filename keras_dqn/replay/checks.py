@@ -132,7 +132,7 @@ def check_sizes(
         )
     if frame_stack is not None and (not space.shape or space.shape[0] != frame_stack):
         raise ValueError(
-            "`frame_stack` must be the first axis of a Box of stacked frames, as "
+            "`frame_stack` must be the size of the first axis of a Box of stacked frames, as "
             f"`FrameStackObservation` makes them. Received: {frame_stack=}, "
             f"observation_space={space}"
         )

@@ -67,7 +67,7 @@ def read_header(path: str) -> dict:
     """Returns the header of a file.
 
     Raises:
-        FileNotFoundError: If there is no file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If the file is truncated, is not a replay buffer, or has another version.
     """
     if not os.path.exists(path):

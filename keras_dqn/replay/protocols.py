@@ -1,4 +1,4 @@
-"""The methods that the package needs of a replay buffer, and a buffer of its parts."""
+"""Protocols: the methods that a replay buffer and its parts must have."""
 
 from typing import Any, Protocol, runtime_checkable
 

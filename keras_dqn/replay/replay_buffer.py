@@ -296,5 +296,5 @@ class ReplayBuffer:
         return persistence.get_state(self)
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes such a state; a `ValueError` if its class, size or spaces differ."""
+        """Takes such a state; raises a `ValueError` if its class, size or spaces differ."""
         persistence.set_state(self, state)

@@ -164,7 +164,7 @@ class Rings:
         return stored & (self.flags[self.slots(env, row)] < BOUNDARY)
 
     def slots(self, env: Any, row: Any) -> NDArray[np.int64]:
-        """Returns the slots in the arrays of rows `[B]` of environments `[B]`."""
+        """Returns the slots of rows `[B]` of environments `[B]` in the arrays."""
         return env * self.ring_size + row % self.ring_size
 
     def rows(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -220,6 +220,6 @@ def make_rings(
         return Rings(num_envs, num_rows, leaves, frame_stack, allocate)
     except (MemoryError, OSError) as error:  # OSError for files
         raise (MemoryError if isinstance(error, MemoryError) else OSError)(
-            f"`capacity` needs {needed:,} bytes, {row:,} for each row, which cannot be allocated "
+            f"`capacity` needs {needed:,} bytes, {row:,} for each row. They cannot be allocated "
             f"({error}). Received: capacity={num_envs * num_rows}"
         ) from error

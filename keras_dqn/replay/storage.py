@@ -82,7 +82,7 @@ class MemmapDirectory:
         file = self.path / f"{name}.npy"
         try:
             array = np.load(file, mmap_mode="r")  # "r+" would fill a truncated file with zeros
-        except Exception as error:  # NumPy raises a dozen kinds for a damaged header
+        except Exception as error:  # NumPy raises a dozen kinds of errors for a damaged header
             received = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         else:
             if (array.shape, array.dtype) == (shape, np.dtype(dtype)):
@@ -148,7 +148,7 @@ def allocator(storage: str, directory: Any) -> Memory | MemmapDirectory:
     """Returns the object that allocates the arrays of a buffer.
 
     Raises:
-        ValueError: If `storage` is neither `"memory"` without nor `"memmap"` with `directory`.
+        ValueError: If `storage` is not `"memory"`, or `"memmap"` with a `directory`.
     """
     if storage == "memory" and directory is None:
         return Memory()

@@ -26,7 +26,10 @@ class SumTree:
 
     @property
     def leaves(self) -> NDArray[np.float64]:
-        """The leaves, `[num_leaves]`: a new view, because a copied tree would lose a stored one."""
+        """The leaves, `[num_leaves]`, as a new view.
+
+        A stored view would be a separate array in a copy of the tree.
+        """
         return self._nodes[self._width : self._end]
 
     @property

@@ -58,8 +58,8 @@ class Leaf:
     def _cast(self, argument: str, array: NDArray) -> NDArray:
         if not np.can_cast(array.dtype, self.dtype, "same_kind"):
             raise ValueError(
-                f"`{argument}{self.name}` must have a dtype that casts to {self.dtype} within its "
-                f"kind. Received: dtype={array.dtype}"
+                f"`{argument}{self.name}` must have a dtype that casts to {self.dtype} by "
+                f"NumPy's rule 'same_kind'. Received: dtype={array.dtype}"
             )
         with np.errstate(over="ignore"):  # the result is infinite, and is refused
             cast = array.astype(self.dtype)

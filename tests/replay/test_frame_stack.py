@@ -241,12 +241,12 @@ def test_what_an_autoreset_gives_need_not_continue_a_stack():
 @pytest.mark.parametrize(
     ("frame_stack", "space", "capacity", "message"),
     [
-        (3, STACKS, 40, "`frame_stack` must be the first axis.*frame_stack=3, observation_space="),
-        (0, STACKS, 40, "`frame_stack` must be the first axis"),
+        (3, STACKS, 40, "the size of the first axis.*frame_stack=3, observation_space="),
+        (0, STACKS, 40, "`frame_stack` must be the size of the first axis"),
         (84, Box(0, 255, (4, 84, 84), np.uint8), 400, "Received: frame_stack=84"),
-        (4, Discrete(4), 40, "`frame_stack` must be the first axis"),
-        (4, Box(-1, 1, ()), 40, "`frame_stack` must be the first axis"),
-        (4, Dict({"image": STACKS}), 40, "`frame_stack` must be the first axis"),
+        (4, Discrete(4), 40, "`frame_stack` must be the size of the first axis"),
+        (4, Box(-1, 1, ()), 40, "`frame_stack` must be the size of the first axis"),
+        (4, Dict({"image": STACKS}), 40, "`frame_stack` must be the size of the first axis"),
         (4, STACKS, 7, "`capacity` must hold.*capacity=7, num_envs=2, frame_stack=4"),
     ],
     ids=["three", "zero", "other_axis", "discrete", "scalar", "dict", "capacity"],
