@@ -217,7 +217,7 @@ def test_a_beta_function_is_given_again(path):
     steps = random_steps(replay)
     live(steps, 20, replay)
     replay.save(path)
-    with pytest.raises(ValueError, match=r"give it to `load\(path, beta=...\)`"):
+    with pytest.raises(ValueError, match=r"pass it to `load\(path, beta=...\)`"):
         PrioritizedReplayBuffer.load(path)
     loaded = PrioritizedReplayBuffer.load(path, beta=beta)
     assert loaded.updates == 4
