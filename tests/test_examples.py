@@ -13,7 +13,7 @@ import pytest
 from keras_dqn.integrations.tf_agents import INSTALL_COMMAND
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
-README = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (FOLDER.parent / "docs" / "examples.md").read_text(encoding="utf-8")
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py"))
 
 # Arguments that make each run short, and what its last line begins with.
@@ -96,5 +96,5 @@ def test_an_example_is_short_and_listed(name):
     header = ast.get_docstring(ast.parse(source))
     assert header
     assert "\n" not in header
-    assert f"[`examples/{name}`](examples/{name})" in README
+    assert f"[`examples/{name}`](../examples/{name})" in PAGE
     assert name in RUNS or name == "watch.py"
