@@ -108,7 +108,7 @@ for _ in range(args.rounds + 1):  # the first one compiles
     for name, (way, units) in here.items():
         slow = rate(theirs[name], 1, args.seconds)
         pairs[name].append((slow, rate(way, units, args.seconds)))
-print("| How often a second | Plain Keras | Here | Times as often (min..max) |")
+print("| Times a second | Plain Keras | Here | Ratio (min..max) |")
 print("|---|---|---|---|")
 for name, rates in pairs.items():
     columns = list(zip(*rates[1:], strict=True))
