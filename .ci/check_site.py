@@ -71,7 +71,7 @@ def wrong_links(pages):
 def open_browser(user_data):
     """Returns a headless Chromium."""
     options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome")
     options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
     for argument in [*CHROMIUM.split(), f"--user-data-dir={user_data}"]:
         options.add_argument(argument)
@@ -99,20 +99,15 @@ def check_search(browser, words):
 def main(folder, pictures=None):
     """Prints what is wrong and returns the exit status."""
     folder = pathlib.Path(folder).resolve()
-    # The page for a server's error 404 has addresses of the server.
-    paths = sorted(path for path in folder.rglob("*.html") if path.name != "404.html")
+    paths = sorted(set(folder.rglob("*.html")) - {folder / "404.html"})  # that is for a server
     wrong = list(wrong_links({path: Page(path) for path in paths}))
-    with tempfile.TemporaryDirectory() as user_data:
-        browser = open_browser(user_data)
-        try:
-            for width in WIDTHS:
-                wrong += wrong_in_browser(browser, paths, width)
-                for name in PICTURED if pictures else ():
-                    browser.get((folder / name).as_uri())
-                    browser.save_screenshot(f"{pictures}/{pathlib.Path(name).stem}-{width}.png")
-            check_search(browser, "SoftTargetUpdate")
-        finally:
-            browser.quit()
+    with tempfile.TemporaryDirectory() as user_data, open_browser(user_data) as browser:
+        for width in WIDTHS:
+            wrong += wrong_in_browser(browser, paths, width)
+            for name in PICTURED if pictures else ():
+                browser.get((folder / name).as_uri())
+                browser.save_screenshot(f"{pictures}/{pathlib.Path(name).stem}-{width}.png")
+        check_search(browser, "SoftTargetUpdate")
     for path, text in wrong:
         print(f"{path.relative_to(folder)}: {text}")
     print(f"{len(paths)} pages, {len(wrong)} faults")
