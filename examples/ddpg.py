@@ -1,4 +1,11 @@
-"""DDPG (Lillicrap et al., 2016) swings up a pendulum: two targets in one `fit`, in a minute."""
+"""
+Title: DDPG with two slow target networks
+Author: The keras_dqn authors
+Date created: 2026/11/23
+Last modified: 2026/11/24
+Description: DDPG (Lillicrap et al., 2016) swings up a pendulum: two targets in one `fit`.
+Accelerator: None
+"""
 
 import argparse
 
@@ -9,7 +16,7 @@ import tensorflow as tf
 
 import keras_dqn
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--epochs", type=int, default=9, help="of 1000 steps (default 9)")
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()

@@ -1,4 +1,11 @@
-"""A mean teacher (Tarvainen & Valpola, 2017): 200 labels, some of them wrong, in 40 seconds."""
+"""
+Title: A mean teacher
+Author: The keras_dqn authors
+Date created: 2026/11/23
+Last modified: 2026/11/24
+Description: A slow copy of a student teaches it (Tarvainen & Valpola, 2017), with 200 labels.
+Accelerator: None
+"""
 
 import argparse
 
@@ -7,7 +14,7 @@ import numpy as np
 
 import keras_dqn
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--epochs", type=int, default=15)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()

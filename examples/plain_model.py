@@ -1,4 +1,11 @@
-"""A replay buffer feeds a plain Keras model that predicts CartPole's next step, in 20 seconds."""
+"""
+Title: A replay buffer for a plain Keras model
+Author: The keras_dqn authors
+Date created: 2026/11/23
+Last modified: 2026/11/24
+Description: A replay buffer feeds a plain Keras model that predicts CartPole's next step.
+Accelerator: None
+"""
 
 import argparse
 
@@ -9,7 +16,7 @@ import tensorflow as tf
 
 import keras_dqn
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()

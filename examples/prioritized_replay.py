@@ -1,4 +1,11 @@
-"""Blind cliffwalk: one reward behind many steps, found in far fewer updates by priority."""
+"""
+Title: Prioritized replay on the blind cliffwalk
+Author: The keras_dqn authors
+Date created: 2026/11/22
+Last modified: 2026/11/24
+Description: With priorities, one reward behind many steps is learned in far fewer updates.
+Accelerator: None
+"""
 
 import argparse
 import itertools
@@ -10,7 +17,7 @@ import numpy as np
 
 import keras_dqn
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--states", type=int, default=12, help="length of the walk")
 parser.add_argument("--max-updates", type=int, default=40_000)
 parser.add_argument("--seed", type=int, default=0)

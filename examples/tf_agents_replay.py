@@ -1,4 +1,11 @@
-"""CartPole from a TF-Agents replay buffer, and from a dataset of its trajectories: 30 seconds."""
+"""
+Title: Replay buffers of TF-Agents
+Author: The keras_dqn authors
+Date created: 2026/11/22
+Last modified: 2026/11/24
+Description: CartPole from a TF-Agents replay buffer, and from a dataset of trajectories.
+Accelerator: None
+"""
 
 import argparse
 
@@ -8,7 +15,7 @@ import keras
 import keras_dqn
 from keras_dqn.integrations.tf_agents import TFAgentsReplayBuffer, transitions_from_trajectories
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--epochs", type=int, default=10, help="of 2048 updates (default 10)")
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()

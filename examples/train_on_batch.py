@@ -1,4 +1,11 @@
-"""Your own loop over `train_on_batch`: a plain Keras network learns CartPole in about a minute."""
+"""
+Title: Your own loop over `train_on_batch`
+Author: The keras_dqn authors
+Date created: 2026/11/23
+Last modified: 2026/11/24
+Description: A plain Keras network learns CartPole in your own loop.
+Accelerator: None
+"""
 
 import argparse
 
@@ -8,7 +15,7 @@ import numpy as np
 
 import keras_dqn
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--env-steps", type=int, default=12_000)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()

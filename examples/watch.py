@@ -1,4 +1,11 @@
-"""Plays one greedy episode of a saved agent and records it as a video, in a few seconds."""
+"""
+Title: A video of an episode
+Author: The keras_dqn authors
+Date created: 2026/11/22
+Last modified: 2026/11/24
+Description: Plays one greedy episode of a saved agent and records it as a video.
+Accelerator: None
+"""
 # python -m pip install ".[video]"
 
 import argparse
@@ -9,7 +16,7 @@ import keras
 
 import keras_dqn
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("agent", nargs="?", type=pathlib.Path, default="cartpole.keras")
 parser.add_argument("--env", default="CartPole-v1", help="it was trained on")
 parser.add_argument("--folder", type=pathlib.Path, default="videos", help="of the video")

