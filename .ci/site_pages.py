@@ -5,6 +5,7 @@ The site has a page for each public name, each example and each file that a page
 """
 
 import ast
+import functools
 import json
 import pathlib
 import posixpath
@@ -23,7 +24,12 @@ GROUPS = {
     "layers": "Layers",
     "integrations": "Other libraries",
 }
-PAGES = {"README.md": "index.md", "examples": "examples.md", "docs": "index.md"}
+PAGES = {
+    "keras_dqn/__init__.py": "api/index.md",
+    "README.md": "index.md",
+    "examples": "examples.md",
+    "docs": "index.md",
+}
 
 
 def on_config(config):
@@ -88,6 +94,9 @@ def site_page(path):
         return PAGES[path]
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
+    names = [name for name, module, _ in public_names() if path == module.replace(".", "/") + ".py"]
+    if names:
+        return page_of(names[0]) if len(names) == 1 else "api/index.md"
     if path.startswith("examples/"):
         return f"{path}.md" if path.endswith(".ipynb") else path.removesuffix(".py") + ".md"
     return path.lower() if path in root_pages() else f"files/{path}.md"
@@ -103,10 +112,10 @@ def repository_path(link, path):
 
 
 def linked_files(text, path):
-    """Yields the files outside `docs/` that a page links to."""
+    """Yields the files that a page links to and that have no page otherwise."""
     for link in LINK.findall(text):
         target, _ = repository_path(link, path)
-        if target and not target.startswith("docs/") and target not in PAGES:
+        if target and site_page(target).startswith("files/"):
             yield target
 
 
@@ -149,6 +158,7 @@ def fenced(source, language="python"):
     return f"````{language}\n{''.join(source).strip()}\n````"
 
 
+@functools.cache
 def public_names():
     """Returns each public name with the module it is defined in and the docstring it has there."""
     found = []

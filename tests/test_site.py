@@ -48,14 +48,16 @@ def test_links_between_files_become_links_between_pages():
             src_uri = "cookbook.md"
 
     text = (
-        "See [this](../examples/ddpg.py), [home](../README.md#a), [it](../LICENSE):\n"
+        "See [this](../examples/ddpg.py), [home](../README.md#a), [it](../LICENSE),\n"
+        "[`DQN`](../keras_dqn/models/dqn.py), [all](../keras_dqn/__init__.py):\n"
         "- [a page](keras.md)\n"
         "```python\n[x](../LICENSE)\n```\n"
     )
     linked = site_pages.linked_files(text, "docs/cookbook.md")
-    assert set(linked) == {"examples/ddpg.py", "LICENSE"}
+    assert set(linked) == {"LICENSE"}
     assert site_pages.on_page_markdown(text, Page) == (
-        "See [this](examples/ddpg.md), [home](index.md#a), [it](files/LICENSE.md):\n"
+        "See [this](examples/ddpg.md), [home](index.md#a), [it](files/LICENSE.md),\n"
+        "[`DQN`](api/DQN.md), [all](api/index.md):\n"
         "\n- [a page](keras.md)\n"
         "```python\n[x](../LICENSE)\n```\n"
     )
