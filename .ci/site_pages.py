@@ -24,6 +24,7 @@ GROUPS = {
     "layers": "Layers",
     "integrations": "Other libraries",
 }
+WIDE = "---\nhide: [toc]\n---\n\n"  # room for lines of 100 characters
 PAGES = {
     "keras_dqn/__init__.py": "api/index.md",
     "README.md": "index.md",
@@ -43,7 +44,8 @@ def on_config(config):
             names = [{title: groups[title]} for title in sorted(groups, key=order.index)]
             entry["API"] = ["api/index.md", *names]
         if "Examples" in entry:
-            entry["Examples"] = ["examples.md", *(site_page(path) for path in examples())]
+            pages = [site_page(path) for path in examples()]
+            entry["Examples"] = [{"All examples": "examples.md"}, *pages]
     return config
 
 
@@ -136,7 +138,7 @@ def page_of_file(path):
         names = sorted(item.name for item in (ROOT / path).iterdir() if item.is_file())
         return f"# `{path}/`\n\n" + "\n".join(f"- `{name}`" for name in names)
     language = {".py": "python", ".toml": "toml", ".yml": "yaml"}.get(pathlib.Path(path).suffix, "")
-    return f"# `{path}`\n\n{fenced(text, language)}"
+    return f"{WIDE}# `{path}`\n\n{fenced(text, language)}"
 
 
 def page_of_example(path, text):
@@ -148,7 +150,7 @@ def page_of_example(path, text):
     facts = "\n".join(f"- **{name}:** {value}" for name, value in fields.items())
     code = text.split('"""', 2)[2]
     return (
-        f"# {title}\n\n{about}\n\n{facts}\n\nRun it from the repository's folder:\n\n"
+        f"{WIDE}# {title}\n\n{about}\n\n{facts}\n\nRun it from the repository's folder:\n\n"
         f"{fenced(f'python {path}', 'sh')}\n\n## Code\n\n{fenced(code)}\n"
     )
 
