@@ -1,5 +1,6 @@
 """Deep Q-learning as plain Keras."""
 
+from keras_dqn import layers as layers
 from keras_dqn.acting.collector import Collector
 from keras_dqn.acting.exploration import Boltzmann, EpsilonGreedy, Greedy
 from keras_dqn.acting.policy import Policy

@@ -21,6 +21,7 @@ LEVELS = {
     "schedules": 0,
     "soft_update": 0,
     "spaces": 0,
+    "layers": 1,
     "networks": 1,
     "replay": 1,
     "acting": 2,
