@@ -89,7 +89,9 @@ class Execution:
         else:  # Sampled directly: going through tf.data costs 0.4 ms a call.
             if dataset.num_batches is not None:  # it makes stacks
                 dataset = dataset.stacked(num_batches)
-            draw = partial(dataset.draw, expects_feedback=self._hooks is not None)
+            # What this execution feeds back itself, even if it is interrupted, is not missing.
+            nobody = self._hooks is not None and self._hooks.feedback is None
+            draw = partial(dataset.draw, expects_feedback=nobody)
             if dataset.num_batches is not None:
                 yield keras.tree.map_structure(tf.constant, draw())
                 return

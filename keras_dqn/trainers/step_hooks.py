@@ -142,7 +142,6 @@ class StepHooks:
         except (StopIteration, tf.errors.OutOfRangeError):
             raise  # the end of the data
         except BaseException:  # `fit` will not call `on_train_end`: leave nothing behind here
-            self._made_for = None
             self.clear()
             raise
 

@@ -6,7 +6,9 @@ import weakref
 import keras
 import numpy as np
 import pytest
+from envs import CountingEnv
 
+import keras_dqn
 from keras_dqn import SoftTargetUpdate
 from keras_dqn.trainers.step_hooks import hooks_of
 
@@ -144,3 +146,40 @@ def test_everyday_names_are_not_taken_for_a_dqn():
     callback = SoftTargetUpdate(1.0, 2, source=model.network, target=teacher)
     model.fit(X, Y, batch_size=4, verbose=0, callbacks=[callback])
     np.testing.assert_array_equal(teacher.get_weights()[0], model.network.get_weights()[0])
+
+
+@pytest.mark.parametrize("place", ["environment", "feedback", "callback"])
+def test_after_ctrl_c_nothing_is_compiled_again_and_nothing_missed(place, make_agent):
+    """Warnings are errors here: 128 batches, drawn but not fed back, are no missing feedback."""
+    env = CountingEnv((3,))
+    replay = keras_dqn.PrioritizedReplayBuffer.from_env(env, 500, seed=0)
+    agent = keras_dqn.DQN(keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)]))
+    agent.compile("sgd", steps_per_execution=128)
+    collect = keras_dqn.CollectTransitions(
+        env, replay, exploration=keras_dqn.EpsilonGreedy(0.5), warmup_steps=32, seed=0
+    )
+    traces, calls, train_step = [], [], agent.train_step
+    agent.train_step = lambda data: traces.append(1) or train_step(data)
+
+    def interrupted_at(at, function):
+        def interrupted(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
+
+        return interrupted
+
+    look = keras.callbacks.Callback()
+    if place == "environment":  # warm-up, one execution, and some steps of the next
+        collect.collector.stepper.step = interrupted_at(200, collect.collector.stepper.step)
+    elif place == "feedback":
+        replay.update_priorities = interrupted_at(2, replay.update_priorities)
+    else:
+        look.on_train_batch_end = interrupted_at(2, lambda batch, logs=None: None)
+    callbacks = [collect, SoftTargetUpdate(0.5), look]
+    arguments = {"steps_per_epoch": 512, "verbose": 0, "callbacks": callbacks}
+    with pytest.raises(KeyboardInterrupt):
+        agent.fit(replay.dataset(4), **arguments)
+    agent.fit(replay.dataset(4), **arguments)
+    assert len(traces) == 1
