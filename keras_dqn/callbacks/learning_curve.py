@@ -4,11 +4,13 @@ import math
 import os
 import pathlib
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_dqn.arguments import check_type
+from keras_dqn.arguments import check_number, check_type
 from keras_dqn.files import replaced
 
 _PANELS = {
@@ -17,67 +19,105 @@ _PANELS = {
     "mean Q of the actions taken": ("q_value",),
     "exploration": ("epsilon", "temperature"),
 }
+_NAMES = [name for names in _PANELS.values() for name in names]
+_Curves = dict[str, tuple[list[float], list[float]]]  # of one run: name to steps and values
 
 
 class LearningCurve(keras.callbacks.Callback):
     """Draws what was logged so far into a picture at the end of each epoch.
 
-    Four panels: the return (`episode_return` of `CollectTransitions`, `val_return` of
-    `EvaluatePolicy`), the loss, the mean Q-value, and epsilon (or the temperature), over
-    environment steps or, without a collector, over epochs. It reads the logs, and so comes after
-    those callbacks in the list. The picture is replaced as a whole: whoever has it open never sees
-    half of one. Drawing takes some tenths of a second an epoch. A later `fit` with the same object
-    goes on with the curves. If the picture cannot be written (a full disk), it warns once.
+    The picture has four panels: the return (`episode_return` of `CollectTransitions`, `val_return`
+    of `EvaluatePolicy`), the loss, the mean Q-value, and epsilon (or the temperature). The
+    horizontal axis counts environment steps, or epochs if there is no collector. The callback reads
+    the logs, so it comes after those callbacks in the list. The picture is replaced as a whole: a
+    viewer never sees half of one. Drawing takes some tenths of a second an epoch. A later `fit`
+    with the same object goes on with the curves. If the picture cannot be written (a full disk),
+    the callback warns once. `LearningCurve.draw` makes one picture of several finished runs.
 
     Args:
-        path: String or path of the picture; the suffix says which kind, `.png` or another one
-            that matplotlib writes. Its directory is made if need be.
+        path: String or path of the picture. The suffix says which kind: `.png` or another one
+            that matplotlib writes. The directory is made if it is missing.
+        goal: Float or None, the return that counts as solved: a dotted line in the return panel.
+            Defaults to `None`, no line.
 
     Raises:
         ImportError: If matplotlib (the extra `plot`) is not installed.
-        ValueError: If the suffix is none that matplotlib writes.
+        ValueError: If matplotlib does not write files with this suffix.
 
     Example:
     ```
-    agent.fit(dataset, callbacks=[collect, update, evaluate, LearningCurve("curve.png")])
+    curve = LearningCurve("curve.png", goal=475)
+    agent.fit(dataset, callbacks=[collect, update, evaluate, curve])
     ```
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike, *, goal: float | None = None) -> None:
         super().__init__()
-        check_type("path", path, (str, os.PathLike), "a string or path")
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(
-                "`LearningCurve` needs matplotlib: python -m pip install matplotlib"
-            ) from error
-        self.path = pathlib.Path(path).absolute()
-        self._format = self.path.suffix[1:].lower()
-        kinds = Figure().canvas.get_supported_filetypes()
-        if self._format not in kinds:
-            raise ValueError(
-                f"`path` must end in one of {sorted('.' + kind for kind in kinds)}. "
-                f"Received: path={path}"
-            )
+        self.path = _picture_path(path)
+        self.goal = None if goal is None else check_number("goal", goal)
         self._warned = False
         self._epochs = 0
-        self._curves: dict[str, tuple[list[float], list[float]]] = {}
+        self._curves: _Curves = {}
+
+    @staticmethod
+    def draw(
+        histories: Sequence[keras.callbacks.History | dict[str, list]],
+        path: str | os.PathLike,
+        *,
+        goal: float | None = None,
+    ) -> None:
+        """Draws several finished runs into one picture, in the same four panels.
+
+        Each curve is the median of the runs, with a band from their first to their third quartile.
+        It goes over the steps that all runs have in common, and takes the values of the other runs
+        at the steps of the shortest one, by linear interpolation. A name that only some runs have
+        is drawn for those. One run is drawn as plain lines. Missing values (NaN) are left out.
+
+        Args:
+            histories: List of what `fit` returned for each run (say, for each seed), or of their
+                `history` dicts. A list shorter than its `env_steps` lacks the first epochs.
+            path: String or path of the picture, as in the constructor.
+            goal: Float or None, as in the constructor.
+
+        Raises:
+            ImportError: If matplotlib (the extra `plot`) is not installed.
+            ValueError: If there is no run or nothing to draw, if only some runs have `env_steps`,
+                if a list is longer than its `env_steps`, or if the runs have no steps in common.
+
+        Example:
+        ```
+        histories = [train(seed) for seed in range(5)]  # each returns what `fit` returned
+        LearningCurve.draw(histories, "curves.png", goal=475)
+        ```
+        """
+        path = _picture_path(path)
+        goal = None if goal is None else check_number("goal", goal)
+        check_type("histories", histories, (list, tuple), "a list of histories")
+        runs = [_history_dict(history) for history in histories]
+        counts_steps = {"env_steps" in run for run in runs}
+        if len(counts_steps) == 2:
+            raise ValueError("`histories` must all have `env_steps`, or none. Received: some have")
+        curves = [_curves_of(run) for run in runs]
+        if not any(curves):
+            raise ValueError(
+                f"`histories` must hold runs with some of the logs {_NAMES}. Received: {len(runs)} "
+                f"runs with {sorted({name for run in runs for name in run})}"
+            )
+        _draw_runs(curves, path, goal, True in counts_steps)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Takes the epoch's logs and draws."""
         logs = logs or {}
         self._epochs += 1
         where = float(logs.get("env_steps", self._epochs))
-        for names in _PANELS.values():
-            for name in names:
-                value = float(logs.get(name, math.nan))
-                if not math.isnan(value):
-                    steps, values = self._curves.setdefault(name, ([], []))
-                    steps.append(where)
-                    values.append(value)
+        for name in _NAMES:
+            value = float(logs.get(name, math.nan))
+            if not math.isnan(value):
+                steps, values = self._curves.setdefault(name, ([], []))
+                steps.append(where)
+                values.append(value)
         try:
-            self._draw("environment steps" if "env_steps" in logs else "epochs")
+            _draw_runs([self._curves], self.path, self.goal, "env_steps" in logs)
         except OSError as error:
             if not self._warned:
                 self._warned = True
@@ -99,19 +139,93 @@ class LearningCurve(keras.callbacks.Callback):
             name: (list(steps), list(values)) for name, (steps, values) in state["curves"].items()
         }
 
-    def _draw(self, x_label: str) -> None:
-        from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(10, 6), layout="constrained")
-        panels: Any = figure.subplots(2, 2, sharex=True)
-        for panel, (title, names) in zip(panels.flat, _PANELS.items(), strict=True):
-            panel.set_title(title)
-            for name in names:
-                if name in self._curves:
-                    panel.plot(*self._curves[name], marker=".", label=name)
-                    panel.legend()
-        for panel in panels[1]:
-            panel.set_xlabel(x_label)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(self.path) as unfinished:
-            figure.savefig(pathlib.Path(unfinished), format=self._format)
+def _picture_path(path: str | os.PathLike) -> pathlib.Path:
+    """Returns the absolute path, if matplotlib writes files with its suffix."""
+    check_type("path", path, (str, os.PathLike), "a string or path")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "`LearningCurve` needs matplotlib: python -m pip install matplotlib"
+        ) from error
+    kinds = Figure().canvas.get_supported_filetypes()
+    if pathlib.Path(path).suffix[1:].lower() not in kinds:
+        raise ValueError(
+            f"`path` must end in one of {sorted('.' + kind for kind in kinds)}. "
+            f"Received: path={path}"
+        )
+    return pathlib.Path(path).absolute()
+
+
+def _history_dict(history: Any) -> dict[str, list]:
+    history = getattr(history, "history", history)
+    check_type("histories", history, dict, "a list of what `fit` returned, or of its dicts")
+    return history
+
+
+def _curves_of(history: dict[str, list]) -> _Curves:
+    """Returns the curves of one run; a list that is shorter than the others lacks the first."""
+    named = {name: history[name] for name in _NAMES if history.get(name)}
+    steps = history.get("env_steps") or range(1, 1 + max(map(len, named.values()), default=0))
+    curves: _Curves = {}
+    for name, values in named.items():
+        if len(values) > len(steps):
+            raise ValueError(
+                "`histories` must have a step for each value. Received: a run with "
+                f"{len(steps)} `env_steps` and {len(values)} values of `{name}`"
+            )
+        points = zip(steps[-len(values) :], values, strict=True)
+        kept = [(float(step), float(value)) for step, value in points if not math.isnan(value)]
+        if kept:
+            curves[name] = ([step for step, _ in kept], [value for _, value in kept])
+    return curves
+
+
+def _quartiles(name: str, curves: list[tuple[list[float], list[float]]]) -> tuple[Any, Any]:
+    """Returns the common steps `[N]` of runs, and the quartiles of their values, `[3, N]`."""
+    first = max(steps[0] for steps, _ in curves)
+    last = min(steps[-1] for steps, _ in curves)
+    shortest, _ = min(curves, key=lambda curve: len(curve[0]))
+    common = np.array([step for step in shortest if first <= step <= last])
+    if not len(common):
+        raise ValueError(
+            f"`histories` must be runs over common steps. Received: runs whose `{name}` begins at "
+            f"step {first:g} in one and ends at {last:g} in another"
+        )
+    values = [np.interp(common, *curve) for curve in curves]
+    return common, np.percentile(values, [25, 50, 75], axis=0)
+
+
+def _draw_runs(runs: list[_Curves], path: pathlib.Path, goal: float | None, steps: bool) -> None:
+    """Writes the picture of one run (lines) or several (medians and bands)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    panels: Any = figure.subplots(2, 2, sharex=True)
+    for panel, (title, names) in zip(panels.flat, _PANELS.items(), strict=True):
+        panel.set_title(title)
+        for name in names:
+            _draw_curve(panel, name, [run[name] for run in runs if name in run])
+        if title == "return" and goal is not None:
+            panel.axhline(goal, color="black", linestyle=":", label=f"goal: {goal:g}")
+        if panel.get_lines():
+            panel.legend()
+    for panel in panels[1]:
+        panel.set_xlabel("environment steps" if steps else "epochs")
+        panel.xaxis.set_major_formatter("{x:,.0f}")
+    if len(runs) > 1:
+        figure.suptitle(f"Median of {len(runs)} runs; the band holds the middle half of them")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as unfinished:
+        figure.savefig(pathlib.Path(unfinished), format=path.suffix[1:].lower())
+
+
+def _draw_curve(panel: Any, name: str, curves: list[tuple[list[float], list[float]]]) -> None:
+    """Draws one log: nothing if no run has it, a line for one run, a band for several."""
+    if len(curves) == 1:
+        panel.plot(*curves[0], marker=".", label=name)
+    elif curves:
+        steps, (low, median, high) = _quartiles(name, curves)
+        (line,) = panel.plot(steps, median, marker=".", label=name)
+        panel.fill_between(steps, low, high, color=line.get_color(), alpha=0.25, linewidth=0)
