@@ -8,6 +8,9 @@ Accelerator: None
 """
 
 import argparse
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own log, on import
 
 import gymnasium as gym
 import keras

@@ -1,7 +1,17 @@
-"""The tutorials' own loop on CartPole, without `fit`, with prioritized replay: about a minute."""
+"""
+Title: The tutorials' own loop
+Author: The keras_dqn authors
+Date created: 2026/11/23
+Last modified: 2026/11/24
+Description: A loop of one's own on CartPole, without `fit`, with prioritized replay.
+Accelerator: None
+"""
 
 import argparse
+import os
 import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own log, on import
 
 import gymnasium as gym
 import keras
@@ -9,7 +19,7 @@ import numpy as np
 
 import keras_dqn
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--env-steps", type=int, default=10_000)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
@@ -45,8 +55,8 @@ for step in range(1, args.env_steps + 1):
 
     if step >= 1_000:
         batch = replay.sample(64, gamma=0.99, n_step=5)
-        agent.train_on_batch(*batch)
-        replay.update_priorities(batch[1]["key"], agent.td_errors(batch))
+        logs = agent.train_on_batch(*batch, return_dict=True)
+        replay.update_priorities(batch[1]["key"], logs["td_error"])
         keras_dqn.soft_update(agent.network, agent.target_network, tau=0.03)
     if step % 2_000 == 0:
         print(f"{step:,} steps, {episodes} episodes: greedy return {test.evaluate(agent):.0f}")

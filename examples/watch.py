@@ -9,7 +9,10 @@ Accelerator: None
 # python -m pip install ".[video]"
 
 import argparse
+import os
 import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own log, on import
 
 import gymnasium as gym
 import keras

@@ -25,7 +25,7 @@ Last modified: 20\d\d/[01]\d/[0-3]\d
 Description: .+\.
 Accelerator: None
 """
-ONE_LINE = {"cartpole.py", "own_loop.py", "slow_target.py"}  # their headers are still of one line
+ONE_LINE = {"slow_target.py"}  # their headers are still of one line
 
 # Arguments that make each run short, and what its last line begins with.
 RUNS = {
