@@ -13,6 +13,7 @@ from stable_baselines3.common.env_util import make_vec_env
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--envs", type=int, default=1)
 parser.add_argument("--library", choices=["stable_baselines3", "sbx"], default="stable_baselines3")
+parser.add_argument("--units", type=int, default=64, help="of both layers (default 64)")
 parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
 args = parser.parse_args()
 
@@ -35,7 +36,7 @@ agent = DQN(
     target_update_interval=1,
     train_freq=1,
     gradient_steps=args.envs,
-    policy_kwargs={"net_arch": [64, 64]},
+    policy_kwargs={"net_arch": [args.units, args.units]},
     device="cpu",
     seed=0,
 )
