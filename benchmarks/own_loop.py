@@ -1,7 +1,7 @@
 """Environment steps per second of the tutorials' own loop, beside Stable-Baselines3's whole loop.
 
 One environment, one update a step, batch 64, MLP 128-128 on CartPole-v1. Ours also computes 5-step
-returns and priorities. Each library runs with the threads it takes by itself, and with one.
+returns and priorities. TensorFlow has one thread, as in the example, or those it takes by itself.
 """
 
 import argparse
@@ -20,8 +20,8 @@ def contenders(peers_python):
     sb3 = "contenders/end_to_end_sb3.py"
     one, two = ["--units", "128", "--threads", "1"], ["--units", "128", "--threads", "2"]
     return [
-        race.Contender(OURS, sys.executable, ours),
-        race.Contender(f"{OURS}, one thread", sys.executable, ours, env=ONE_THREAD_TF),
+        race.Contender(OURS, sys.executable, ours, env=ONE_THREAD_TF),
+        race.Contender(f"{OURS}, TensorFlow's own threads", sys.executable, ours),
         race.Contender("SB3, two threads", peers_python, sb3, two),
         race.Contender("SB3, one thread", peers_python, sb3, one, {"OMP_NUM_THREADS": "1"}),
     ]

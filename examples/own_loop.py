@@ -12,6 +12,8 @@ import os
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own log, on import
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # more of them cost time with a small network
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import gymnasium as gym
 import keras

@@ -17,6 +17,7 @@ from keras_dqn.models.checks import check_action_values, check_network_fits, che
 from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.spaces.action_spec import greedy_actions
 from keras_dqn.trainers.batch import Batch, unpack_batch, with_feedback
+from keras_dqn.trainers.xla import xla_pays
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
@@ -100,10 +101,7 @@ class DQN(TargetNetworkModel):
         return ops.td_target(transition["reward"], transition["discount"], next_value)
 
     def td_error(self, target: Any, prediction: Any) -> Any:
-        """Returns the expected target - the expected prediction, `[B]` float32.
-
-        It is signed, unweighted and in units of return.
-        """
+        """Returns the expected target - the expected prediction, `[B]` float32, signed."""
         return keras.ops.mean(target, axis=-1) - keras.ops.mean(prediction, axis=-1)
 
     def priority(self, target: Any, prediction: Any) -> Any:
@@ -166,8 +164,8 @@ class DQN(TargetNetworkModel):
         gradients = tape.gradient(scaled_loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         logs = self._update_metrics(batch, target, loss, outputs, prediction)
-        feedback = self.td_error(target, prediction), self.priority(target, prediction)
-        return with_feedback(logs, *feedback)
+        td_error, priority = self.td_error(target, prediction), self.priority(target, prediction)
+        return with_feedback(logs, td_error, priority)
 
     def test_step(self, data: Any) -> dict:
         """Computes the loss and the metrics on a batch."""
@@ -232,7 +230,7 @@ class DQN(TargetNetworkModel):
         return self.compute_metrics(observation, target, prediction, sample_weight=weight)
 
     def check_replay(self, replay: Any) -> None:
-        """Raises a `ValueError` unless the network fits a buffer's observations and actions."""
+        """Raises a `ValueError` unless the network fits a buffer's spaces."""
         self.action_start = check_network_fits(self, replay)
 
     # Acting
@@ -241,8 +239,8 @@ class DQN(TargetNetworkModel):
         """Returns the greedy actions of the network with its present weights.
 
         Args:
-            observation: `[E, ...]` (or a dict of arrays), or one observation without batch axis.
-                If the network is not built yet, the first axis is treated as the batch axis.
+            observation: `[E, ...]` (or a dict of arrays), or one observation without batch axis;
+                before the network is built, the first axis is the batch axis.
 
         Returns:
             `[E]` int64, or a 0-d int64 array, numbered as in `env.step`: see `action_start`.
@@ -254,7 +252,7 @@ class DQN(TargetNetworkModel):
 
     @cached_property
     def _exact_values(self) -> ExactValues:
-        return ExactValues(self)
+        return ExactValues(self, xla_pays(self))
 
     def policy(self) -> Policy:
         """Returns a snapshot of the network for fast acting; `refresh()` reads it again."""
