@@ -32,7 +32,7 @@ network = keras.Sequential(
         keras.layers.Dense(int(env.single_action_space.n)),
     ]
 )
-warmup_steps, epoch_updates = 1_000, 1_000
+warmup_steps, epoch_updates = 1_000, 2_000
 updates = args.env_steps - warmup_steps  # one for each environment step after the warm-up
 learning_rate = keras.optimizers.schedules.PolynomialDecay(1e-3, updates, 0.0)
 
