@@ -1,4 +1,5 @@
 import csv
+import functools
 
 import gymnasium as gym
 import keras
@@ -47,8 +48,21 @@ def agent_of(network, steps_per_execution=1, learning_rate=0.0):
     return agent
 
 
+@functools.cache
+def shared_agent(action, steps_per_execution, start):
+    """One for each `start`: an agent keeps that of its first buffer."""
+    return agent_of(always(action), steps_per_execution)
+
+
+def standing_agent(action=2, steps_per_execution=1, start=0):
+    """An agent that learns nothing, whose compiled program is shared by the tests."""
+    agent = shared_agent(action, steps_per_execution, start)
+    agent.update_count.assign(0)  # a new collector of a trained agent would warn
+    return agent
+
+
 def fit(collect, agent=None, updates=8, epochs=1, callbacks=(), verbose=0):
-    agent = agent or agent_of(always(2))
+    agent = agent or standing_agent()
     return agent.fit(
         collect.replay.dataset(4, gamma=0.5),
         steps_per_epoch=updates,
@@ -113,7 +127,7 @@ def test_buffer_holds_exactly_what_happened(mode, start, steps_per_execution, ov
     make_env = counting_fns(1, start=start)[0]
     env = make_env() if mode == "single" else counting_vector(mode, start=start)
     collect = collector(env, env_steps_per_update=3, overlap=overlap)
-    fit(collect, agent_of(always(1), steps_per_execution), updates=16)
+    fit(collect, standing_agent(1, steps_per_execution, start), updates=16)
     assert stored(collect.replay) == happened(env)
     assert len(happened(env)) == len(collect.replay) == collect.env_steps >= 10 + 45
 
@@ -186,7 +200,7 @@ def test_credit_accumulates(num_envs, rate, expected):
 def test_credit_is_that_of_whole_executions_and_outlives_fit():
     collect = collector(counting_vector("SameStep", 3), warmup_steps=6)
     env_steps = BatchLogs("env_steps")
-    agent = agent_of(always(2), steps_per_execution=4)
+    agent = standing_agent(2, steps_per_execution=4)
     for _ in range(2):
         fit(collect, agent, updates=8, callbacks=[env_steps])
     # Entitled to 4, 8, 12, 16 transitions; three at a time make 3, 6, 12, 15.
@@ -310,9 +324,8 @@ def test_full_buffer_that_drops_rows_is_not_warmed_up_again():
 def test_second_fit_continues_the_running_episode():
     env = CountingEnv((EVER_LONGER,))
     collect = collector(env, warmup_steps=5)
-    agent = agent_of(always(2))
     for _ in range(2):
-        fit(collect, agent)
+        fit(collect)
     assert env.seeds == [0]
     assert [row.observation for row in env.rows] == list(range(21))
     assert stored(collect.replay) == happened(env)
@@ -320,9 +333,8 @@ def test_second_fit_continues_the_running_episode():
 
 def test_episode_that_spans_two_fits_is_counted_whole():
     collect = collector(CountingEnv((12, EVER_LONGER)), exploration=Greedy(), warmup_steps=4)
-    agent = agent_of(always(2))
-    assert "episode_length" not in fit(collect, agent, updates=4).history
-    assert fit(collect, agent, updates=4).history["episode_length"] == [12]
+    assert "episode_length" not in fit(collect, updates=4).history
+    assert fit(collect, updates=4).history["episode_length"] == [12]
 
 
 # Schedules
@@ -348,7 +360,7 @@ class Recorded:
 def test_schedule_is_read_once_per_execution(unit, expected):
     schedule = Recorded(unit)
     collect = collector(CountingEnv((2,)), exploration=EpsilonGreedy(schedule))
-    fit(collect, agent_of(always(2), steps_per_execution=4), updates=12)
+    fit(collect, standing_agent(2, steps_per_execution=4), updates=12)
     assert schedule.counts == expected
 
 

@@ -1,4 +1,5 @@
 import csv
+import functools
 
 import gymnasium as gym
 import keras
@@ -29,6 +30,16 @@ def always(action, num_actions=3):
 def agent_of(network, learning_rate=0.0):
     agent = DQN(network)
     agent.compile(keras.optimizers.SGD(learning_rate), jit_compile=False)
+    return agent
+
+
+shared_agent = functools.cache(lambda: agent_of(always(2)))
+
+
+def standing_agent():
+    """An agent that likes action 2 and learns nothing; tests share its compiled program."""
+    agent = shared_agent()
+    agent.update_count.assign(0)  # a new collector of a trained agent would warn
     return agent
 
 
@@ -167,13 +178,13 @@ def test_val_return_is_in_the_history_and_seen_by_later_callbacks_only():
         for name in seen
     }
     callbacks = [spies["before"], evaluation(5, 4, 3), spies["after"]]
-    history = fit(agent_of(always(2)), callbacks).history
+    history = fit(standing_agent(), callbacks).history
     assert history["val_return"] == seen["after"] == [105, 84, 63]
     assert seen["before"] == [None] * 3
 
 
 def test_validation_freq():
-    history = fit(agent_of(always(2)), [evaluation(5, 4, 3, validation_freq=2)], epochs=5).history
+    history = fit(standing_agent(), [evaluation(5, 4, 3, validation_freq=2)], epochs=5).history
     # Evaluated after epochs 1, 2 and 4; the others repeat the last value.
     assert history["val_return"] == [105, 84, 84, 63, 63]
     assert len(history["loss"]) == 5
@@ -181,7 +192,7 @@ def test_validation_freq():
 
 def test_any_keras_model_under_fit():
     model = always(1)
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     history = model.fit(
         np.zeros((4, 1)), np.eye(3)[[1] * 4], callbacks=[evaluation(5, 4, 3)], verbose=0
     )
@@ -225,7 +236,7 @@ def test_model_checkpoint_keeps_the_best(tmp_path):
 
 def test_csv_logger(tmp_path):
     path = tmp_path / "log.csv"
-    fit(agent_of(always(2)), [evaluation(5, 4, 3), keras.callbacks.CSVLogger(str(path))])
+    fit(standing_agent(), [evaluation(5, 4, 3), keras.callbacks.CSVLogger(str(path))])
     with path.open() as file:
         assert [float(row["val_return"]) for row in csv.DictReader(file)] == [105, 84, 63]
 
@@ -328,7 +339,7 @@ def test_an_environment_without_an_end_is_cut(num_envs):
 
 def test_standard_deviation_and_length_are_beside_the_mean():
     env = CountingEnv((5, 3))  # action 2 pays 21 a step
-    logs = fit(agent_of(always(2)), [EvaluatePolicy(env, episodes=2)], epochs=1).history
+    logs = fit(standing_agent(), [EvaluatePolicy(env, episodes=2)], epochs=1).history
     assert logs["val_return"] == [21.0 * 4]
     assert logs["val_return_std"] == [21.0]
     assert logs["val_length"] == [4.0]
@@ -356,7 +367,7 @@ def test_callbacks_of_keras_find_the_value_in_every_epoch(tmp_path, validation_f
     )
     stop = keras.callbacks.EarlyStopping(monitor="val_return", mode="max", patience=9)
     history = fit(
-        agent_of(always(2)),
+        standing_agent(),
         [evaluation, keras.callbacks.CSVLogger(path), checkpoint, stop],
         epochs=6,
     ).history
