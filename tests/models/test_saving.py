@@ -49,36 +49,38 @@ FRESH_PROCESS = """
 import sys
 import numpy as np
 import keras, keras_dqn
-agent = keras.models.load_model(sys.argv[1], safe_mode=True)
-x = np.load(sys.argv[2])
-np.savez(
-    sys.argv[3],
-    outputs=agent.predict(x, verbose=0),
-    target=agent.target_network.predict(x, verbose=0),
-    optimizer=np.concatenate([np.ravel(v.numpy()) for v in agent.optimizer.variables]),
-    config=np.array([type(agent).__name__, str(agent.double), str(agent.steps_per_execution)]),
-)
+for name in sys.argv[1:]:
+    agent = keras.models.load_model(f"{name}.keras", safe_mode=True)
+    x = np.load("x.npy")
+    np.savez(
+        f"{name}.npz",
+        outputs=agent.predict(x, verbose=0),
+        target=agent.target_network.predict(x, verbose=0),
+        optimizer=np.concatenate([np.ravel(v.numpy()) for v in agent.optimizer.variables]),
+        config=np.array([type(agent).__name__, str(agent.double), str(agent.steps_per_execution)]),
+    )
 """
 
 
-@pytest.mark.parametrize("kind", ["sequential", "functional"])
-def test_fresh_process_needs_no_custom_objects(kind, make_batches, as_dataset, tmp_path):
-    agent = keras_dqn.DQN(NETWORKS[kind](), double=True)
-    agent.compile(keras.optimizers.Adam(0.01), steps_per_execution=2)
-    agent.fit(as_dataset(make_batches(4)), verbose=0, callbacks=[SoftTargetUpdate(0.1)])
-    agent.save(tmp_path / "agent.keras")
+def test_fresh_process_needs_no_custom_objects(make_batches, as_dataset, tmp_path):
+    agents = {}
+    for kind in ("sequential", "functional"):
+        agents[kind] = agent = keras_dqn.DQN(NETWORKS[kind](), double=True)
+        agent.compile(keras.optimizers.Adam(0.01), steps_per_execution=2)
+        agent.fit(as_dataset(make_batches(4)), verbose=0, callbacks=[SoftTargetUpdate(0.1)])
+        agent.save(tmp_path / f"{kind}.keras")
     x = make_batches()[0][0]
     np.save(tmp_path / "x.npy", x)
-    (tmp_path / "load.py").write_text(FRESH_PROCESS)
-    paths = [str(tmp_path / name) for name in ("load.py", "agent.keras", "x.npy", "out.npz")]
-    subprocess.run([sys.executable, *paths], check=True, timeout=120)
-    loaded = np.load(tmp_path / "out.npz")
-    np.testing.assert_array_equal(loaded["outputs"], agent.predict(x, verbose=0))
-    np.testing.assert_array_equal(loaded["target"], agent.target_network.predict(x, verbose=0))
-    assert np.any(loaded["target"] != loaded["outputs"])
-    optimizer = np.concatenate([np.ravel(v.numpy()) for v in agent.optimizer.variables])
-    np.testing.assert_array_equal(loaded["optimizer"], optimizer)
-    assert list(loaded["config"]) == ["DQN", "True", "2"]
+    command = [sys.executable, "-c", FRESH_PROCESS, *agents]
+    subprocess.run(command, check=True, timeout=120, cwd=tmp_path)
+    for kind, agent in agents.items():
+        loaded = np.load(tmp_path / f"{kind}.npz")
+        np.testing.assert_array_equal(loaded["outputs"], agent.predict(x, verbose=0))
+        np.testing.assert_array_equal(loaded["target"], agent.target_network.predict(x, verbose=0))
+        assert np.any(loaded["target"] != loaded["outputs"])
+        optimizer = np.concatenate([np.ravel(v.numpy()) for v in agent.optimizer.variables])
+        np.testing.assert_array_equal(loaded["optimizer"], optimizer)
+        assert list(loaded["config"]) == ["DQN", "True", "2"]
 
 
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
@@ -112,7 +114,7 @@ def test_weights_alone(make_agent, make_network, make_batches, tmp_path):
 
 
 def test_auto_jit_compile_is_resolved_again_where_it_is_loaded(make_agent):
-    assert make_agent().get_compile_config()["jit_compile"] == "auto"
+    assert make_agent(jit_compile="auto").get_compile_config()["jit_compile"] == "auto"
     assert make_agent(jit_compile=False).get_compile_config()["jit_compile"] is False
 
 
