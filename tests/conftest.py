@@ -3,6 +3,9 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The networks are small, and the workers of pytest-xdist share the cores.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import keras
 import numpy as np
@@ -24,7 +27,7 @@ def _seeded():
     keras.utils.set_random_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_network():
     def make(inputs=3, units=5, actions=2, **kwargs):
         return keras.Sequential(
@@ -38,13 +41,18 @@ def make_network():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_agent(make_network):
-    """Makes a compiled agent whose online and target networks differ."""
+    """Makes a compiled agent whose online and target networks differ.
 
-    def make(network=None, double=False, optimizer=None, **compile_kwargs):
+    Without XLA, which takes most of a second to compile: `jit_compile="auto"` is for tests of what
+    it could change, such as executions, the target's updates and what goes on after saving.
+    """
+
+    def make(network=None, double=False, optimizer=None, jit_compile=False, **compile_kwargs):
         agent = keras_dqn.DQN(network or make_network(), double=double)
-        agent.compile(optimizer or keras.optimizers.SGD(0.1), **compile_kwargs)
+        optimizer = optimizer or keras.optimizers.SGD(0.1)
+        agent.compile(optimizer, jit_compile=jit_compile, **compile_kwargs)
         if agent.built:
             shake(agent.target_network)
         return agent
@@ -74,7 +82,7 @@ def damage(content, rng):
     return bytes(content)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_batches():
     """Makes a list of batches `(observation, transition, weight)` with weights that differ."""
 
@@ -97,7 +105,7 @@ def make_batches():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def as_dataset():
     """Makes a finite `tf.data.Dataset` of a list of batches, in the same order."""
 

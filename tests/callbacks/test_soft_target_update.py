@@ -7,11 +7,16 @@ import keras_dqn
 from keras_dqn import SoftTargetUpdate
 
 
-def numpy_reference(make_agent, weights, batches, tau, update_freq):
-    """Applies the updates one by one, with NumPy for the target network."""
+@pytest.fixture(scope="module", params=[(0.1, 1), (1.0, 5), (0.3, 3)], ids=["soft", "hard", "both"])
+def numpy_reference(request, make_agent, make_batches):
+    """Applies 64 updates one by one, with NumPy for the target network.
+
+    Returns the callback's arguments, the weights before and the agent after.
+    """
+    tau, update_freq = request.param
     agent = make_agent(optimizer=keras.optimizers.Adam(0.05))
-    agent.set_weights(weights)
-    for count, (observation, transition, weight) in enumerate(batches, start=1):
+    before = agent.get_weights()
+    for count, (observation, transition, weight) in enumerate(make_batches(64), start=1):
         agent.train_on_batch(observation, transition, weight)
         if count % update_freq == 0:
             target = [
@@ -21,22 +26,21 @@ def numpy_reference(make_agent, weights, batches, tau, update_freq):
                 )
             ]
             agent.target_network.set_weights(target)
-    return agent
+    return request.param, before, agent
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 4, 32])
-@pytest.mark.parametrize(
-    ("tau", "update_freq"), [(0.1, 1), (1.0, 5), (0.3, 3)], ids=["soft", "hard", "both"]
-)
 def test_equals_a_numpy_reference(
-    make_agent, make_batches, as_dataset, steps_per_execution, tau, update_freq
+    make_agent, make_batches, as_dataset, numpy_reference, steps_per_execution
 ):
-    batches = make_batches(64)
+    arguments, before, reference = numpy_reference
     agent = make_agent(
-        optimizer=keras.optimizers.Adam(0.05), steps_per_execution=steps_per_execution
+        optimizer=keras.optimizers.Adam(0.05),
+        steps_per_execution=steps_per_execution,
+        jit_compile="auto",
     )
-    reference = numpy_reference(make_agent, agent.get_weights(), batches, tau, update_freq)
-    agent.fit(as_dataset(batches), verbose=0, callbacks=[SoftTargetUpdate(tau, update_freq)])
+    agent.set_weights(before)
+    agent.fit(as_dataset(make_batches(64)), verbose=0, callbacks=[SoftTargetUpdate(*arguments)])
     assert int(agent.update_count) == 64
     for network in ("network", "target_network"):
         for a, b in zip(
@@ -74,7 +78,7 @@ def plain_pair():
 
     student, teacher = make(), make()
     shake(teacher)
-    student.compile(keras.optimizers.SGD(0.1), "mse")
+    student.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
     return student, teacher
 
 
@@ -236,7 +240,7 @@ def test_interrupted_plain_model_stops_following_in_the_step():
 
     x, y = plain_data(4)
     model, (_, target) = Fails(), plain_pair()
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     with pytest.raises(ValueError, match="weights of the same shapes"):
         model.fit(x, y, verbose=0, callbacks=[SoftTargetUpdate(source=model, target=target)])
     model.fit(x, y, verbose=0)
@@ -254,7 +258,7 @@ class CountingAgent(keras_dqn.DQN):
 def test_one_trace_over_many_fits(make_network, make_batches, as_dataset, steps_per_execution):
     CountingAgent.traces = 0
     agent = CountingAgent(make_network())
-    agent.compile("sgd", steps_per_execution=steps_per_execution)
+    agent.compile("sgd", steps_per_execution=steps_per_execution, jit_compile=False)
     copied = keras.models.clone_model(agent.network)
     for _ in range(3):
         agent.fit(
@@ -264,7 +268,7 @@ def test_one_trace_over_many_fits(make_network, make_batches, as_dataset, steps_
             callbacks=[SoftTargetUpdate(0.1), SoftTargetUpdate(1.0, 100, agent.network, copied)],
         )
     assert CountingAgent.traces == 1
-    agent.compile("sgd", steps_per_execution=steps_per_execution)
+    agent.compile("sgd", steps_per_execution=steps_per_execution, jit_compile=False)
     agent.fit(as_dataset(make_batches(8)), verbose=0, callbacks=[SoftTargetUpdate(0.1)])
     assert CountingAgent.traces == 2
     agent.fit(as_dataset(make_batches(8)), verbose=0, callbacks=[SoftTargetUpdate(0.2)])
@@ -276,7 +280,7 @@ def test_recompiled_model_uses_the_new_optimizer(make_agent, make_batches, as_da
     start = agent.network.get_weights()[0]
     agent.fit(as_dataset(make_batches(2)), verbose=0, callbacks=[SoftTargetUpdate(0.1)])
     np.testing.assert_array_equal(agent.network.get_weights()[0], start)
-    agent.compile(keras.optimizers.SGD(0.1))
+    agent.compile(keras.optimizers.SGD(0.1), jit_compile=False)
     agent.fit(as_dataset(make_batches(2)), verbose=0, callbacks=[SoftTargetUpdate(0.1)])
     assert np.any(agent.network.get_weights()[0] != start)
 
@@ -335,7 +339,7 @@ def test_source_and_target_come_together():
 def test_unbuilt_agent_resolves_its_variables_when_traced(make_batches, as_dataset):
     network = keras.Sequential([keras.layers.Dense(4, "tanh"), keras.layers.Dense(2)])
     agent = keras_dqn.DQN(network)
-    agent.compile(keras.optimizers.SGD(0.5))
+    agent.compile(keras.optimizers.SGD(0.5), jit_compile=False)
     agent.fit(as_dataset(make_batches(3)), verbose=0, callbacks=[SoftTargetUpdate(1.0)])
     for a, b in zip(network.weights, agent.target_network.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())

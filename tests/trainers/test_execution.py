@@ -27,28 +27,42 @@ def optimizer_with_everything():
     return keras.optimizers.Adam(schedule, clipnorm=0.5)
 
 
+def run_of_everything(make_agent, make_batches, as_dataset, steps_per_execution, weights=None):
+    """Returns the agent's weights before and after 1,024 updates, and the history."""
+    agent = make_agent(
+        network_with_everything(),
+        double=True,
+        optimizer=optimizer_with_everything(),
+        steps_per_execution=steps_per_execution,
+        jit_compile="auto",
+    )
+    if weights is not None:
+        agent.set_weights(weights)
+    before = agent.get_weights()
+    batches = as_dataset(make_batches(1_024, batch_size=8))
+    history = agent.fit(batches, verbose=0, callbacks=[SoftTargetUpdate(0.1)]).history
+    return before, agent.get_weights(), history
+
+
+@pytest.fixture(scope="module")
+def single_updates(make_agent, make_batches, as_dataset):
+    return run_of_everything(make_agent, make_batches, as_dataset, steps_per_execution=1)
+
+
 @pytest.mark.parametrize("steps_per_execution", [4, 64])
-def test_fused_updates_equal_single_ones(make_agent, make_batches, as_dataset, steps_per_execution):
+def test_fused_updates_equal_single_ones(
+    make_agent, make_batches, as_dataset, single_updates, steps_per_execution
+):
     """Over 1,024 updates, with a learning-rate schedule, clipping, BatchNorm and a regularizer."""
-    batches = make_batches(1_024, batch_size=8)
-    agents = [
-        make_agent(
-            network_with_everything(),
-            double=True,
-            optimizer=optimizer_with_everything(),
-            steps_per_execution=k,
-        )
-        for k in (1, steps_per_execution)
-    ]
-    agents[1].set_weights(agents[0].get_weights())
-    histories = [
-        agent.fit(as_dataset(batches), verbose=0, callbacks=[SoftTargetUpdate(0.1)]).history
-        for agent in agents
-    ]
-    for a, b in zip(agents[0].get_weights(), agents[1].get_weights(), strict=True):
+    before, expected, history = single_updates
+    _, weights, fused_history = run_of_everything(
+        make_agent, make_batches, as_dataset, steps_per_execution, before
+    )
+    assert any(np.any(a != b) for a, b in zip(before, weights, strict=True))
+    for a, b in zip(expected, weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
-    for name, value in histories[0].items():
-        np.testing.assert_allclose(histories[1][name], value, rtol=1e-4, err_msg=name)
+    for name, value in history.items():
+        np.testing.assert_allclose(fused_history[name], value, rtol=1e-4, err_msg=name)
 
 
 def test_logs_are_means_over_all_updates_of_the_epoch(make_agent, make_batches, as_dataset):
@@ -65,20 +79,40 @@ def test_logs_are_means_over_all_updates_of_the_epoch(make_agent, make_batches, 
     ] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 3, 4, 100])
-def test_smaller_last_batches_are_kept(make_agent, make_batches, as_dataset, steps_per_execution):
-    batches = make_batches(6, batch_size=4) + make_batches(1, batch_size=3)
-    reference = make_agent(optimizer=keras.optimizers.Adam(0.05))
+@pytest.fixture(scope="module")
+def unequal_batches(make_batches):
+    return make_batches(6, batch_size=4) + make_batches(1, batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def two_epochs_of_them(make_agent, unequal_batches):
+    """The weights before and after two epochs, one batch at a time."""
+    agent = make_agent(optimizer=keras.optimizers.Adam(0.05))
+    before = agent.get_weights()
+    for x, y, w in 2 * unequal_batches:
+        agent.train_on_batch(x, y, w)
+    return before, agent.get_weights()
+
+
+@pytest.mark.parametrize(
+    ("steps_per_execution", "jit_compile"),
+    [(1, False), (3, False), (4, True), (100, False)],
+    ids=["1", "3", "4-xla", "100"],
+)
+def test_smaller_last_batches_are_kept(
+    make_agent, unequal_batches, two_epochs_of_them, as_dataset, steps_per_execution, jit_compile
+):
+    before, expected = two_epochs_of_them
     agent = make_agent(
-        optimizer=keras.optimizers.Adam(0.05), steps_per_execution=steps_per_execution
+        optimizer=keras.optimizers.Adam(0.05),
+        steps_per_execution=steps_per_execution,
+        jit_compile=jit_compile,
     )
-    agent.set_weights(reference.get_weights())
-    for _ in range(2):
-        for x, y, w in batches:
-            reference.train_on_batch(x, y, w)
-    agent.fit(as_dataset(batches), epochs=2, verbose=0, callbacks=[SoftTargetUpdate(0.0)])
+    agent.set_weights(before)
+    batches = as_dataset(unequal_batches)
+    agent.fit(batches, epochs=2, verbose=0, callbacks=[SoftTargetUpdate(0.0)])
     assert int(agent.update_count) == 14
-    for a, b in zip(agent.get_weights(), reference.get_weights(), strict=True):
+    for a, b in zip(agent.get_weights(), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
@@ -253,7 +287,7 @@ def test_replay_dataset_is_drawn_once_per_execution(make_agent, replay, steps_pe
 
 @pytest.mark.parametrize("steps", [4, 5])
 def test_evaluate_on_replay_gives_the_td_loss(make_agent, replay, steps):
-    agent = make_agent(loss="mse", steps_per_execution=4)
+    agent = make_agent(loss="mse", steps_per_execution=4, jit_compile="auto")
     weights = agent.get_weights()
     drawn = [copy.deepcopy(replay).sample(16)]
     loss = agent.evaluate(replay.dataset(4), steps=steps, verbose=0, return_dict=True)["loss"]
