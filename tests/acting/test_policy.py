@@ -76,7 +76,7 @@ def test_statistics_of_batch_norm_are_read_again(make_batches, as_dataset):
     agent = keras_dqn.DQN(
         keras.Sequential([keras.Input((3,)), L.BatchNormalization(momentum=0.1), L.Dense(2)])
     )
-    agent.compile("sgd")
+    agent.compile("sgd", jit_compile=False)
     policy = agent.policy()
     x = make_batches()[0][0]
     policy.action_values(x)

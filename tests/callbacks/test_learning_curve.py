@@ -52,7 +52,7 @@ def callbacks_for(env, curve, **evaluate):
 
 def test_the_picture_shows_what_history_holds(tmp_path, figures, make_network):
     agent = keras_dqn.DQN(make_network(inputs=4))
-    agent.compile(keras.optimizers.Adam(1e-2), steps_per_execution=4)
+    agent.compile(keras.optimizers.Adam(1e-2), steps_per_execution=4, jit_compile=False)
     shake(agent.target_network)
     path = tmp_path / "new" / "curve.png"
     replay, callbacks = callbacks_for(ChainEnv(), keras_dqn.LearningCurve(path), validation_freq=2)
@@ -81,7 +81,7 @@ def test_on_any_keras_model_it_counts_epochs(tmp_path, figures):
     import numpy as np
 
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     curve = keras_dqn.LearningCurve(tmp_path / "curve.svg")
     x, y = np.ones((4, 2)), np.ones((4, 1))
     history = model.fit(x, y, epochs=3, verbose=0, callbacks=[curve]).history

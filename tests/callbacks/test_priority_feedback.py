@@ -124,6 +124,7 @@ def test_fit_leaves_the_td_errors_as_priorities(
         double=double,
         steps_per_execution=steps_per_execution,
         run_eagerly=run_eagerly,
+        jit_compile="auto" if double else False,
     )
     replay = Recorded()
     steps = max(8, steps_per_execution)
@@ -165,7 +166,7 @@ def test_errors_are_those_of_each_update_when_its_turn_has_come(make_network, fi
     """Of a stack's second batch: those after the first one's gradient step; at K = 1 the same."""
     together, alone = DQN(make_network(), double=True), DQN(make_network(), double=True)
     together.compile(keras.optimizers.SGD(0.5), steps_per_execution=4)
-    alone.compile(keras.optimizers.SGD(0.5))
+    alone.compile(keras.optimizers.SGD(0.5), jit_compile=False)
     together.target_network.set_weights(make_network().get_weights())
     alone.set_weights(together.get_weights())
     replay = Recorded()
@@ -320,7 +321,7 @@ def test_a_buffer_without_priorities_is_refused():
 
 def plain_keras_model():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     return model
 
 

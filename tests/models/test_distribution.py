@@ -34,7 +34,9 @@ def make_agent(strategy, layers=(), cls=keras_dqn.DQN, **compile_kwargs):
             [keras.Input((3,)), keras.layers.Dense(5, "tanh"), *layers, keras.layers.Dense(2)]
         )
         agent = cls(network, double=True)
-        agent.compile(**{"optimizer": keras.optimizers.Adam(0.05), **compile_kwargs})
+        agent.compile(
+            **{"optimizer": keras.optimizers.Adam(0.05), "jit_compile": False, **compile_kwargs}
+        )
         shake(agent.target_network)
     return agent
 
@@ -77,7 +79,7 @@ def test_one_device_strategy(make_batches, steps_per_execution):
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     agents = []
     for each in (None, strategy):
-        agents.append(make_agent(each, steps_per_execution=steps_per_execution))
+        agents.append(make_agent(each, steps_per_execution=steps_per_execution, jit_compile="auto"))
         agents[-1].fit(
             finite_dataset(make_batches), verbose=0, callbacks=[keras_dqn.SoftTargetUpdate(0.1)]
         )

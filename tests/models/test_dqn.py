@@ -13,8 +13,9 @@ def linear_agent(double=False, **compile_kwargs):
     agent = keras_dqn.DQN(network, double=double)
     network.set_weights([np.array([[1.0, 2.0]])])
     agent.target_network.set_weights([np.array([[30.0, 20.0]])])
-    compile_kwargs.setdefault("loss", "mse")
-    agent.compile(keras.optimizers.SGD(0.1), **compile_kwargs)
+    agent.compile(
+        keras.optimizers.SGD(0.1), **{"loss": "mse", "jit_compile": False, **compile_kwargs}
+    )
     return agent
 
 
@@ -40,7 +41,7 @@ def test_td_errors_by_hand(double, first):
 @pytest.mark.parametrize("run_eagerly", [False, True], ids=["graph", "eager"])
 @pytest.mark.parametrize(("double", "error"), [(False, 34.0), (True, 24.0)], ids=["dqn", "double"])
 def test_one_update_by_hand(double, error, run_eagerly):
-    agent = linear_agent(double, run_eagerly=run_eagerly)
+    agent = linear_agent(double, run_eagerly=run_eagerly, jit_compile="auto")
     observation, transition, weight = one_batch(weight=(0.5, 2.0))
     logs = agent.train_on_batch(observation, transition, weight, return_dict=True)
     # loss = (0.5 * error^2 + 2 * 1^2) / 2; its gradient by the first weight is
@@ -99,7 +100,7 @@ def test_weight_zero_means_no_gradient_of_extra_loss(make_network, make_batches)
             return keras.ops.sum(outputs**2, axis=-1)
 
     agent = Extra(make_network())
-    agent.compile(keras.optimizers.SGD(0.1))
+    agent.compile(keras.optimizers.SGD(0.1), jit_compile=False)
     observation, transition, weight = make_batches()[0]
     before = agent.network.get_weights()
     agent.train_on_batch(observation, transition, np.zeros_like(weight))
@@ -168,7 +169,7 @@ def test_frozen_layer_stays_and_the_rest_learns(make_network, make_batches):
     network = make_network()
     network.layers[0].trainable = False
     agent = keras_dqn.DQN(network)
-    agent.compile(keras.optimizers.SGD(0.1))
+    agent.compile(keras.optimizers.SGD(0.1), jit_compile=False)
     before = network.get_weights()
     agent.train_on_batch(*make_batches()[0])
     np.testing.assert_array_equal(before[0], network.get_weights()[0])
@@ -228,7 +229,8 @@ NETWORKS = {
 @pytest.mark.parametrize("double", [False, True], ids=["dqn", "double"])
 def test_kinds_of_networks_train_and_act(make, double, make_batches, as_dataset):
     agent = keras_dqn.DQN(make(), double=double)
-    agent.compile(keras.optimizers.Adam(0.01), steps_per_execution=2)
+    jit_compile = "auto" if double else False
+    agent.compile(keras.optimizers.Adam(0.01), steps_per_execution=2, jit_compile=jit_compile)
     batches = make_batches(4)
     agent.fit(as_dataset(batches), epochs=2, verbose=0, callbacks=[keras_dqn.SoftTargetUpdate(0.1)])
     assert agent.act(batches[0][0]).shape == (4,)
@@ -364,7 +366,7 @@ def test_add_loss_of_the_target_does_not_leak(make_batches):
         [keras.Input((3,)), keras.layers.Dense(2, activity_regularizer="l2", use_bias=False)]
     )
     agent = keras_dqn.DQN(network, double=True)
-    agent.compile(keras.optimizers.SGD(0.1), loss="mse")
+    agent.compile(keras.optimizers.SGD(0.1), loss="mse", jit_compile=False)
     shake(agent.target_network)
     observation, transition, weight = make_batches()[0]
     td = agent.td_errors((observation, transition, weight))
@@ -428,9 +430,10 @@ def test_jit_is_off_for_convolutions_without_accelerator(make_agent):
         [keras.Input((8, 8, 1)), Block(), keras.layers.Flatten(), keras.layers.Dense(2)]
     )
     has_accelerator = any(d.device_type != "CPU" for d in tf.config.list_physical_devices())
-    assert make_agent(convolutional).jit_compile is has_accelerator
-    assert make_agent().jit_compile is True
-    assert make_agent(run_eagerly=True).jit_compile is False
+    auto = {"jit_compile": "auto"}
+    assert make_agent(convolutional, **auto).jit_compile is has_accelerator
+    assert make_agent(**auto).jit_compile is True
+    assert make_agent(**auto, run_eagerly=True).jit_compile is False
 
 
 def test_update_target(make_agent):
@@ -462,7 +465,7 @@ def test_batch_norm_statistics_move_only_with_the_online_batch(make_batches):
         [keras.Input((3,)), keras.layers.BatchNormalization(momentum=0.0), keras.layers.Dense(2)]
     )
     agent = keras_dqn.DQN(network, double=True)
-    agent.compile("sgd")
+    agent.compile("sgd", jit_compile=False)
     observation, transition, weight = make_batches(batch_size=8)[0]
     agent.train_on_batch(observation, transition, weight)
     mean = network.layers[0].moving_mean.numpy()
@@ -495,7 +498,7 @@ def test_subclass_may_add_layers_and_metrics_after_init(make_network, make_batch
             return super().predict_taken(outputs, action) * self.scale
 
     agent = Scaled(make_network())
-    agent.compile("sgd")
+    agent.compile("sgd", jit_compile=False)
     agent.train_on_batch(*make_batches()[0])
     assert agent.scale.numpy() != 1.0
 

@@ -19,7 +19,7 @@ def make(seed=None, **kwargs):
         ]
     )
     agent = keras_dqn.DQN(network, double=True)
-    agent.compile(keras.optimizers.Adam(0.05), metrics=["mae"], **kwargs)
+    agent.compile(keras.optimizers.Adam(0.05), metrics=["mae"], jit_compile=False, **kwargs)
     shake(agent.target_network)
     return agent
 

@@ -20,7 +20,7 @@ def plain_pair():
         return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
 
     student, teacher = make(), make()
-    student.compile(keras.optimizers.SGD(0.1), "mse")
+    student.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
     return student, teacher
 
 
@@ -97,7 +97,7 @@ class HoistingModel(keras.Sequential):
 
 def test_a_keras_that_reads_the_train_function_once_is_noticed_in_the_first_execution():
     model = HoistingModel([keras.Input((3,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     _, teacher = plain_pair()
     batches = []
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda b, logs: batches.append(b))
@@ -137,7 +137,7 @@ class Named(keras.Model):
 
 def test_everyday_names_are_not_taken_for_a_dqn():
     model = Named()
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     model(X)
     teacher = keras.layers.Dense(1)
     teacher.build((None, 3))
