@@ -569,12 +569,20 @@ def test_overlap_needs_a_model_that_can():
     assert not env.rows
 
 
+@functools.cache
+def learning_agent():
+    """An agent for CartPole, and the weights with which each run begins."""
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    agent = agent_of(network, steps_per_execution=4, learning_rate=0.1)
+    return agent, agent.get_weights()
+
+
 def cart_pole_run(seed, vectorized, overlap):
     keras.utils.set_random_seed(1)
     env = gym.make_vec("CartPole-v1", 2, "sync") if vectorized else gym.make("CartPole-v1")
     collect = collector(env, seed=seed, warmup_steps=20, overlap=overlap)
-    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    agent = agent_of(network, steps_per_execution=4, learning_rate=0.1)
+    agent, weights = learning_agent()
+    agent.set_weights(weights)
     fit(collect, agent, updates=24)
     observation, transition, _ = collect.replay.sample(200)
     return observation, transition["action"], *agent.get_weights()
