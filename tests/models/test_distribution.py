@@ -14,8 +14,9 @@ import keras_dqn
 BATCH_SIZE, NUM_BATCHES = 8, 6
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def mirrored():
+    """One a process: the collective operations of a second would have the numbers of the first."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
