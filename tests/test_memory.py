@@ -1,5 +1,6 @@
 """Memory stays flat over many updates and many calls of `fit`."""
 
+import ctypes
 import gc
 import os
 
@@ -13,6 +14,8 @@ import keras_dqn
 
 def resident_mebibytes():
     gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)  # else what is freed could take a leak in, unseen
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -33,8 +36,8 @@ needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="
 
 @needs_proc
 def test_300_000_updates():
-    """In 1,200 executions, of which none may leave more than 3.4 KiB."""
-    agent, replay = make_agent_and_replay(steps_per_execution=250)
+    """In 3,000 executions, which leave less than 3 KiB each."""
+    agent, replay = make_agent_and_replay(steps_per_execution=100)
 
     def train(epochs):
         agent.fit(
@@ -49,12 +52,12 @@ def test_300_000_updates():
     before = resident_mebibytes()
     train(60)
     assert int(agent.update_count) == 330_000
-    assert resident_mebibytes() - before < 4
+    assert resident_mebibytes() - before < 8
 
 
 @needs_proc
-def test_250_fits():
-    """None of them may leave more than 20 KiB."""
+def test_300_fits():
+    """Each leaves less than 20 KiB."""
     agent, replay = make_agent_and_replay(steps_per_execution=50)
 
     def train(fits):
@@ -68,5 +71,5 @@ def test_250_fits():
 
     train(50)
     before = resident_mebibytes()
-    train(250)
-    assert resident_mebibytes() - before < 5
+    train(300)
+    assert resident_mebibytes() - before < 4
