@@ -1,4 +1,4 @@
-"""`Collector`: steps environments and fills a replay buffer, in NumPy, with no Keras in it."""
+"""`Collector`: steps environments and fills a replay buffer, in NumPy, without Keras."""
 
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from keras_dqn.spaces.env_spaces import Environment
 
 
 class ActsByValues(Protocol):
-    """What a collector asks of a policy; a `Policy` is one."""
+    """The protocol of the policies that a collector accepts, such as `Policy`."""
 
     def action_values(self, observation: Any) -> NDArray:
         """Returns action values `[E, A]` for observations `[E, ...]`."""
@@ -23,7 +23,7 @@ class ActsByValues(Protocol):
 class Collector:
     """Steps an environment with a policy and exploration, and adds the transitions to a buffer.
 
-    `CollectTransitions` calls it from `fit`; a plain loop or another process can as well:
+    `CollectTransitions` uses it in `fit`. You can also use it in your own loop or process:
 
     ```
     collector = Collector(env, replay, exploration=EpsilonGreedy(0.1), seed=0)
@@ -33,21 +33,21 @@ class Collector:
         collector.collect(policy, num_steps=64)
     ```
 
-    Counts of steps are transitions over all environments; the row with which a vector environment
-    resets itself does not count. Environments step together: what `num_steps` leaves over is credit
-    for the next call.
+    Steps are counted as transitions, summed over all environments. A row in which a vector
+    environment resets itself does not count. All environments step together. If `num_steps` is no
+    multiple of their number, the rest is kept as credit for the next call.
 
     Args:
-        env: `gym.Env` or `gym.vector.VectorEnv` of any autoreset mode, `Discrete` actions.
-        replay: `ReplayBuffer` of as many environments.
+        env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` actions.
+        replay: `ReplayBuffer` for the same number of environments.
         exploration: `EpsilonGreedy`, `Boltzmann`, `Greedy` or another `Exploration`. Its schedule
             is read once per call of `collect`.
-        seed: Int or None, of the first reset and of all draws of actions. Defaults to `None`.
-        owner: String, who collects, for errors. Defaults to `"Collector"`.
+        seed: Int or None, for the first reset and all random actions. Defaults to `None`.
+        owner: String, the name of the collector in errors. Defaults to `"Collector"`.
 
     Attributes:
-        env_steps: Int, transitions taken so far.
-        episodes: Int, episodes ended so far.
+        env_steps: Int, environment steps taken so far.
+        episodes: Int, episodes finished so far.
         statistics: `EpisodeStatistics`.
 
     Raises:
@@ -76,17 +76,22 @@ class Collector:
         self.env_steps = 0
         self.episodes = 0
         self.statistics = EpisodeStatistics(self.stepper.num_envs)
-        # Not the generator that Gymnasium makes of this seed: actions would follow its draws.
+        # Gymnasium makes a generator from the same seed. This one must differ from it, or the
+        # actions would depend on the environment's draws.
         self._rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
         self._credit = 0.0
 
     def reset(self) -> None:
-        """Starts new episodes in all environments; episodes that run are not counted."""
+        """Starts new episodes in all environments; unfinished episodes are not counted."""
         self.stepper.reset()
         self.statistics.drop_running()
 
     def warm_up(self, num_steps: int) -> None:
-        """Takes random actions until so many transitions are in the buffer or have been."""
+        """Takes random actions until `num_steps` transitions were collected or are in the buffer.
+
+        Args:
+            num_steps: Int, environment steps, those taken before included.
+        """
         check_integer("num_steps", num_steps, 0)
         self._begin()
         # Also count steps already taken: a small buffer may have overwritten some.
@@ -96,24 +101,24 @@ class Collector:
             missing -= self._add(self.stepper.step(actions))
 
     def grant(self, num_steps: float) -> bool:
-        """Adds to the steps that `collect` may take; returns whether it would take any."""
+        """Adds environment steps that `collect` may take, and returns whether it would take any."""
         self._credit += num_steps
         return self._credit >= self.stepper.num_envs
 
     @property
     def granted_steps(self) -> float:
-        """Environment steps taken so far, and those that `collect` may take next."""
+        """Environment steps taken so far, plus those that `collect` may take next."""
         return self.env_steps + self._credit
 
     def collect(self, policy: ActsByValues, num_steps: float = 0, *, exactly: bool = False) -> int:
-        """Takes the steps that were granted, these included, and returns how many it took.
+        """Takes `num_steps` and all steps granted before, and returns how many it took.
 
         Args:
-            policy: `Policy`, or another object with its `action_values`.
-            num_steps: Float, further steps. Defaults to `0`.
-            exactly: Bool, whether to take the rest too that is smaller than the number of
-                environments. All environments step then, and the transitions of those at the end
-                that are not wanted are dropped. Defaults to `False`.
+            policy: `Policy`, or another object with the same method `action_values`.
+            num_steps: Float, environment steps to add to the granted ones. Defaults to `0`.
+            exactly: Bool, whether to also take a rest that is smaller than the number of
+                environments. All environments then step, and only the transitions of the first
+                ones are kept. Defaults to `False`.
         """
         before = self.env_steps
         if self.grant(num_steps) or exactly:
@@ -130,7 +135,7 @@ class Collector:
 
     @property
     def logs(self) -> dict[str, float]:
-        """What there is to tell: means of episodes, the exploration's, and `env_steps`."""
+        """The logs: means over episodes, the logs of the exploration, and `env_steps`."""
         return {
             **self.statistics.means,
             **self.exploration.logs,
@@ -138,9 +143,9 @@ class Collector:
         }
 
     def get_state(self) -> dict[str, Any]:
-        """Returns counters, credit, the generator and the state of all parts.
+        """Returns the counters, the credit, the random generator and the state of all parts.
 
-        What the environment itself holds is not in it.
+        The state of the environment itself is not included.
         """
         return {
             "env_steps": self.env_steps,
@@ -153,7 +158,7 @@ class Collector:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state that `get_state` returned."""
+        """Restores the state that `get_state` returned."""
         self.env_steps, self.episodes = state["env_steps"], state["episodes"]
         self._credit = state["credit"]
         self._rng.bit_generator.state = state["generator"]
@@ -162,7 +167,7 @@ class Collector:
         self.exploration.set_state(state["exploration"])
 
     def _begin(self) -> None:
-        if self.stepper.observation is None:  # at first, and after an interrupted step
+        if self.stepper.observation is None:  # at the start, and after an interrupted step
             self.stepper.reset(self.seed if self.env_steps == 0 else None)
             self.statistics.drop_running()
 

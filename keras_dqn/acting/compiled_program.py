@@ -1,4 +1,4 @@
-"""A network's action values as one compiled TensorFlow call."""
+"""Computes a network's action values in one compiled TensorFlow call."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class CompiledProgram:
-    """Runs the program for observations of any shape.
+    """Runs a compiled function; observations may have any shape.
 
     Args:
         values_of: Function of `(weights, observation)`, tensors to `[E, A]`.
@@ -20,7 +20,7 @@ class CompiledProgram:
         self._weights: list = []
 
     def set_weights(self, weights: list[NDArray]) -> None:
-        """Takes the weights of the calls to come."""
+        """Sets the weights for the next calls."""
         self._weights = [tf.constant(weight) for weight in weights]
 
     def __call__(self, observation: Any) -> NDArray:

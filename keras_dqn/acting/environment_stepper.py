@@ -1,6 +1,6 @@
-"""Gymnasium environments of both kinds, in all autoreset modes, behind one way to step them.
+"""Steps single and vector environments of Gymnasium in the same way, in all autoreset modes.
 
-Arrays lead with the axis `[E]` of environments; a `gym.Env` is one environment.
+The first axis of all arrays is `[E]`, the environments; a `gym.Env` is one environment.
 """
 
 import warnings
@@ -23,13 +23,13 @@ class Step(NamedTuple):
     """One step of all environments.
 
     Attributes:
-        observation: `[E, ...]`, what the actions were chosen from.
-        action: `[E]` int64, as `env.step` took them.
+        observation: `[E, ...]`, observations for which the actions were chosen.
+        action: `[E]` int64, actions as they were passed to `env.step`.
         reward: `[E]` float64.
         terminated: `[E]` bool.
         truncated: `[E]` bool.
-        next_observation: `[E, ...]`, the real one: final where an episode ended.
-        stepped: `[E]` bool, False where an autoreset took the place of a step.
+        next_observation: `[E, ...]`, the real next ones: the final one where an episode ended.
+        stepped: `[E]` bool, False where the environment was reset instead of stepped.
     """
 
     observation: Any
@@ -42,12 +42,12 @@ class Step(NamedTuple):
 
 
 class EnvironmentStepper:
-    """Steps an environment or vector environment, resetting episodes as its autoreset mode wants.
+    """Steps an environment or vector environment, and resets it as its autoreset mode requires.
 
     Args:
         env: `gym.Env` or `gym.vector.VectorEnv`, with a `Discrete` action space.
-        owner: String, who steps it, for the error when somebody else does. Defaults to
-            `"EnvironmentStepper"`.
+        owner: String, the name of this stepper in errors, when other code steps the environment.
+            Defaults to `"EnvironmentStepper"`.
     """
 
     def __init__(self, env: Environment, owner: str = "EnvironmentStepper") -> None:
@@ -64,19 +64,20 @@ class EnvironmentStepper:
         self.observation: Any = None
 
     def reset(self, seed: int | None = None) -> None:
-        """Starts new episodes everywhere; `observation` is then their first."""
+        """Starts new episodes in all environments and sets `observation` to their first one."""
         observation, _ = self.env.reset(seed=seed)
         self._note_calls()
         self.observation = self._own(observation)
         self._resetting = np.zeros(self.num_envs, bool)
 
     def step(self, action: NDArray[np.int64]) -> Step:
-        """Takes 0-based actions `[E]`; `observation` is then where the next step starts.
+        """Takes 0-based actions `[E]` and sets `observation` to the start of the next step.
 
-        After an interrupted step (Ctrl-C) it is None: nobody knows where the environment is.
+        After an interrupted step (Ctrl-C) `observation` is None, because the state of the
+        environment is unknown.
 
         Raises:
-            RuntimeError: If somebody else has reset or stepped the environment since.
+            RuntimeError: If other code has reset or stepped the environment since the last call.
         """
         self._check_calls()
         try:
@@ -103,20 +104,20 @@ class EnvironmentStepper:
         return Step(before, action, reward, terminated, truncated, final, stepped)
 
     def step_with(self, policy: Any, exploration: Exploration, rng: np.random.Generator) -> Step:
-        """Takes the actions that an exploration rule chooses by a policy's `action_values`."""
+        """Takes the actions that an exploration rule chooses from a policy's `action_values`."""
         values = policy.action_values(self.observation)
         self.action_spec.check_values(values, self.num_envs)
         return self.step(exploration(values, rng))
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the last observation and which environments reset themselves next.
+        """Returns the last observation, and which environments reset themselves next.
 
-        What the environment itself holds is not in it.
+        The state of the environment itself is not included.
         """
         return {"observation": _copy(self.observation), "resetting": self._resetting.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state that `get_state` returned."""
+        """Restores the state that `get_state` returned."""
         self.observation = _copy(state["observation"])
         self._resetting = np.array(state["resetting"], bool)
         self._note_calls()
@@ -128,9 +129,9 @@ class EnvironmentStepper:
     def _check_calls(self) -> None:
         if self._calls.count != self._num_calls:
             raise RuntimeError(
-                f"`env` was reset or stepped by {self._calls.last or 'a call of your own'} since "
-                f"{self.owner} has stepped it: the next transition would join two episodes. Give "
-                "each an environment of its own, or start new episodes by `reset()` of the "
+                f"`env` was reset or stepped by {self._calls.last or 'your own code'} after "
+                f"the last step of {self.owner}: the next transition would join two episodes. Give "
+                "each a separate environment, or start new episodes with `reset()` of the "
                 f"collector. Received: env={self.env}"
             )
 
@@ -153,7 +154,7 @@ class EnvironmentStepper:
         )
 
     def _own(self, observation: Any) -> Any:
-        """Copies, since an environment may write its next observation into the same array."""
+        """Returns a copy, because an environment may reuse the array for its next observation."""
         if isinstance(observation, dict):
             return {key: self._own(value) for key, value in observation.items()}
         if isinstance(observation, tuple):
@@ -164,8 +165,8 @@ class EnvironmentStepper:
 def _five(result: Any) -> tuple:
     if len(result) != 5:
         raise TypeError(
-            "`env.step` must return observation, reward, terminated, truncated and info, as since "
-            f"Gymnasium 0.26. Received: {len(result)} values"
+            "`env.step` must return observation, reward, terminated, truncated and info, as it "
+            f"does since Gymnasium 0.26. Received: {len(result)} values"
         )
     return result
 
@@ -173,7 +174,7 @@ def _five(result: Any) -> tuple:
 def _copy(observation: Any) -> Any:
     if isinstance(observation, dict):
         return {key: _copy(value) for key, value in observation.items()}
-    if isinstance(observation, (tuple, list)):  # JSON knows no tuples
+    if isinstance(observation, (tuple, list)):  # JSON turns tuples into lists
         return tuple(_copy(value) for value in observation)
     return None if observation is None else np.array(observation)
 
@@ -182,8 +183,8 @@ def _autoreset_mode(env: Environment) -> AutoresetMode:
     mode = env.metadata.get("autoreset_mode")
     if mode is None:
         warnings.warn(
-            f"{env} does not say its autoreset mode in `metadata`; Gymnasium's default, "
-            "AutoresetMode.NEXT_STEP, is assumed.",
+            f"{env} does not say its autoreset mode in `metadata`, so Gymnasium's default, "
+            "AutoresetMode.NEXT_STEP, is used.",
             stacklevel=4,
         )
         return AutoresetMode.NEXT_STEP
@@ -191,7 +192,7 @@ def _autoreset_mode(env: Environment) -> AutoresetMode:
 
 
 def _with_rows(observation: Any, rows: Any, where: NDArray[np.bool_]) -> Any:
-    """Returns a copy of `observation` `[E, ...]` with `rows[e]` in place where `where[e]`."""
+    """Returns a copy of `observation` `[E, ...]` that has `rows[e]` where `where[e]` is True."""
     if isinstance(observation, dict):
         return {
             key: _with_rows(value, {e: rows[e][key] for e in np.flatnonzero(where)}, where)

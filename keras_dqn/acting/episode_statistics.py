@@ -64,7 +64,7 @@ class EpisodeStatistics:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state that `get_state` returned."""
+        """Restores the state that `get_state` returned."""
         self._returns = np.array(state["returns"], float)
         self._lengths = np.array(state["lengths"], np.int64)
         self.means = dict(state["means"])

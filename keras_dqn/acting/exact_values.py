@@ -1,4 +1,4 @@
-"""An agent's action values with the weights that its network has now, by one compiled call."""
+"""Computes an agent's action values with its current weights, in one compiled call."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ class ExactValues:
 
     Args:
         agent: A `DQN`.
-        jit_compile: Bool, whether XLA compiles the program for one observation, which then costs
-            half as much. Batches come in many sizes, and XLA would compile each one.
+        jit_compile: Bool, whether XLA compiles the program for one observation, which makes it
+            twice as fast. Batches do not use XLA: it would compile a program for each batch size.
     """
 
     def __init__(self, agent: Agent, jit_compile: bool) -> None:
@@ -31,9 +31,9 @@ class ExactValues:
         """Returns `[E, A]` float32, or `[A]` for one observation.
 
         Args:
-            observation: `[E, ...]`, or one observation without batch axis; arrays in the network's
-                structure.
-            rank: Int, the number of axes of one observation, of its first leaf.
+            observation: `[E, ...]`, or one observation without batch axis; arrays in the structure
+                of the network's input.
+            rank: Int, axes of one observation; if it has several arrays, axes of the first.
         """
         leaves = [observation] if isinstance(observation, np.ndarray) else None
         leaves = leaves or keras.tree.flatten(observation)

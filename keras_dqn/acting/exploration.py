@@ -36,7 +36,7 @@ class Exploration:
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state that `get_state` returned."""
+        """Restores the state that `get_state` returned."""
 
 
 class Greedy(Exploration):
@@ -85,7 +85,7 @@ class ScheduledExploration(Exploration):
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state that `get_state` returned."""
+        """Restores the state that `get_state` returned."""
         self._take(state["value"])
         if isinstance(self._schedule, Stateful):
             self._schedule.set_state(state["schedule"])

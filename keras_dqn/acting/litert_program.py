@@ -1,7 +1,7 @@
 """A network as a LiteRT program whose inputs are the weights and the observations.
 
-It applies where LiteRT is installed (the extra `fast`), no layer is a convolution (the compiled
-call is faster there), all layers compute in float32, and LiteRT's converter knows every operation.
+A policy uses it if LiteRT is installed (the extra `fast`), no layer is a convolution (a compiled
+call is faster there), all layers compute in float32, and LiteRT can convert every operation.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class LiteRTProgram:
     Args:
         content: The converted network.
         weights: List of arrays.
-        observation: `[E, ...]` (or a dict of such), which tells the shapes and dtypes.
+        observation: `[E, ...]` (or a dict of arrays), an example of the shapes and dtypes.
     """
 
     def __init__(self, content: bytes, weights: list[NDArray], observation: Any) -> None:
@@ -54,7 +54,7 @@ class LiteRTProgram:
         self.set_weights(weights)
 
     def set_weights(self, weights: list[NDArray]) -> None:
-        """Takes the weights of the calls to come."""
+        """Sets the weights for the next calls."""
         for index, weight in zip(self._weights, weights, strict=True):
             if index is not None:
                 self._interpreter.set_tensor(index, weight)
@@ -71,9 +71,9 @@ class LiteRTProgram:
 
 
 class LiteRTConverter:
-    """Makes the programs of one function: one conversion for all numbers of environments.
+    """Makes the programs of one function; one conversion serves any number of environments.
 
-    Where the converter needs to know the number (an LSTM's loop), there is one for each.
+    If the converter must know the number (as for the loop of an LSTM), it converts once for each.
 
     Args:
         values_of: Function of `(weights, observation)`, tensors to `[E, A]`.
@@ -88,10 +88,10 @@ class LiteRTConverter:
 
         Args:
             weights: List of arrays.
-            observation: `[E, ...]` (or a dict of such).
+            observation: `[E, ...]` (or a dict of arrays).
 
         Raises:
-            tf.errors.OpError, Exception: Whatever LiteRT's converter raises.
+            tf.errors.OpError, Exception: Any error of LiteRT's converter.
         """
         leaves = keras.tree.flatten(observation)
         kind = tuple((leaf.shape[1:], leaf.dtype.char) for leaf in leaves)
@@ -122,7 +122,7 @@ class LiteRTConverter:
 
 
 def why_not_litert(network: keras.layers.Layer) -> str:
-    """Returns why a network does not meet the rule above, the converter's word excepted, or ""."""
+    """Returns why the rule above excludes LiteRT, or ""; the converter is not tried here."""
     if Interpreter is None:
         return "LiteRT, the extra `fast`, is not installed"
     if has_convolutions(network):
@@ -132,7 +132,7 @@ def why_not_litert(network: keras.layers.Layer) -> str:
 
 
 def _argument_of(tensor_name: str) -> str:
-    """Returns `"input3"` for the converter's name of it, `"serving_default_input3:0"`."""
+    """Returns `"input3"` for the name `"serving_default_input3:0"` that the converter gives it."""
     return tensor_name.split(":")[0].removeprefix("serving_default_")
 
 

@@ -1,4 +1,4 @@
-"""Keeps the log of native libraries off the terminal while they do a piece of our work."""
+"""Keeps log lines of native libraries off the terminal while they work for this package."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-# Information and warnings as absl writes them, as older releases of TensorFlow do, and LiteRT's.
+# Information and warnings, in the forms of absl, of older TensorFlow releases and of LiteRT.
 _LOG_LINE = re.compile(
     rb"[IW]\d{4} [\d:.]+ +\d+ |\d{4}-\d\d-\d\d .*: [IW] |INFO: |WARNING: All log messages before"
 )
@@ -17,12 +17,12 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @contextmanager
 def native_log_silenced() -> Iterator[None]:
-    """Drops the information and warnings that native code logs in the meantime.
+    """Drops the information and warnings that native code logs inside this context.
 
-    Native code writes to the process' standard error itself, past `sys.stderr` and Python's
-    warnings, and its level can only be set before TensorFlow is imported. All other lines that
-    arrive there, such as another thread's output, are written afterwards. If the work raises an
-    error, the error has the text: then nothing is written.
+    Native code writes to the standard error of the process directly. It bypasses `sys.stderr` and
+    Python's warnings, and its log level can only be set before TensorFlow is imported. All other
+    lines, such as the output of another thread, are written at the end of the context. If the work
+    raises an error, nothing is written, because the error contains the text.
     """
     with _ONE_AT_A_TIME:
         try:

@@ -1,7 +1,7 @@
-"""A network's action values in NumPy, where its graph holds simple operations alone.
+"""Computes a network's action values in NumPy, if its graph has only simple operations.
 
-It serves stacks of Dense layers where the extra `fast` is not installed: NumPy needs about 10
-microseconds for what a compiled call does in 500.
+A policy uses it for stacks of Dense layers if the extra `fast` is not installed. NumPy needs about
+10 microseconds, a compiled call 500.
 """
 
 from collections.abc import Callable
@@ -27,15 +27,15 @@ _OPERATIONS: dict[str, Callable] = {
 
 
 class NumPyProgram:
-    """Runs the operations of a traced function, one NumPy call each.
+    """Runs the operations of a traced function, with one NumPy call for each operation.
 
     Args:
         values_of: Function of `(weights, observation)`, tensors to `[E, A]`.
-        weights: List of arrays, which tell the shapes and dtypes.
-        observation: `[E, ...]` (or a dict of such), which tells its own; `E` may differ later.
+        weights: List of arrays, with the shapes and dtypes of all later ones.
+        observation: `[E, ...]` (or a dict of arrays), an example; only `E` may differ later.
 
     Raises:
-        NotImplementedError: If the function needs other operations or dtypes than the table above.
+        NotImplementedError: If the function needs operations or dtypes outside the table above.
     """
 
     def __init__(self, values_of: Callable, weights: list[NDArray], observation: Any) -> None:
@@ -68,7 +68,7 @@ class NumPyProgram:
         self.set_weights(weights)
 
     def set_weights(self, weights: list[NDArray]) -> None:
-        """Takes the weights of the calls to come."""
+        """Sets the weights for the next calls."""
         self._weights = weights
 
     def __call__(self, observation: Any) -> NDArray:

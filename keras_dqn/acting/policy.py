@@ -1,4 +1,4 @@
-"""`Policy`: a host-side snapshot of a network's action values, NumPy in and NumPy out."""
+"""`Policy`: computes action values with a copy of a network's weights, NumPy in and NumPy out."""
 
 import warnings
 from typing import Any
@@ -18,22 +18,23 @@ from keras_dqn.spaces.action_spec import greedy_actions
 class Policy:
     """Acts with the weights that a network had at the last `refresh`.
 
-    Where the extra `fast` is installed and the network is of a kind that gains by it (see
-    `litert_program.py` for the rule), the values come from a LiteRT program, a few microseconds a
-    call. Otherwise they come from NumPy for stacks of Dense layers, some ten microseconds, and from
-    one compiled call, a few hundred, for all other networks. The values equal the network's to
-    1e-5.
+    One of three programs computes the values. They equal the network's values to 1e-5.
 
-    A pickled policy holds the weights and the config of its model, no program and no target
-    network: another process can act with it, and take new weights by `set_weights`.
+    - LiteRT, if the extra `fast` is installed and it makes this network faster (the module
+      `litert_program` states the rule): a few microseconds a call.
+    - NumPy, for other stacks of Dense layers: about ten microseconds.
+    - One compiled call, for all other networks: a few hundred microseconds.
+
+    A pickled policy holds the weights and the config of its model, but no program and no target
+    network. Another process can act with it, and can set new weights with `set_weights`.
 
     Args:
         model: A `DQN`, or any built Keras model that maps observations to `[B, A]` action values.
 
     Attributes:
-        backend: `"litert"`, `"numpy"` or `"compiled"`; `"compiled"` also stands for a policy
-            without LiteRT that has not been called yet.
-        backend_reason: String, why the backend is not `"litert"`; empty if it is.
+        backend: `"litert"`, `"numpy"` or `"compiled"`. Without LiteRT it is also `"compiled"`
+            before the first call.
+        backend_reason: String, why the backend is not `"litert"`; empty if it is `"litert"`.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -57,13 +58,13 @@ class Policy:
     def __call__(self, observation: Any) -> NDArray[np.int64]:
         """Returns the greedy actions, `[E]` int64, for observations `[E, ...]`.
 
-        Those of an agent are as `env.step` takes them; those of another model are 0-based.
+        Actions of an agent can be passed to `env.step`. Actions of another model start at 0.
         """
         start = self._model.action_start if isinstance(self._model, Agent) else 0
         return greedy_actions(self.action_values(observation)) + start
 
     def action_values(self, observation: Any) -> NDArray[np.float32]:
-        """Returns `[E, A]` float32 for observations `[E, ...]` (or a dict of such)."""
+        """Returns `[E, A]` float32 for observations `[E, ...]` (or a dict of arrays)."""
         if isinstance(observation, np.ndarray):
             key: tuple = (observation.shape, observation.dtype.char)
         else:
@@ -84,13 +85,13 @@ class Policy:
         return self._weights
 
     def set_weights(self, weights: list[NDArray]) -> None:
-        """Acts with these weights from now on, until the next `refresh`; the network keeps its own.
+        """Uses these weights until the next `refresh`; the weights of the network do not change.
 
         Args:
-            weights: List of arrays, as `get_weights` gives them.
+            weights: List of arrays, as `get_weights` returns them.
 
         Raises:
-            ValueError: If their shapes are not those of the network's `variables`.
+            ValueError: If their shapes differ from those of the network's `variables`.
         """
         shapes = [tuple(variable.shape) for variable in self._network.variables]
         received = [np.shape(weight) for weight in weights]
@@ -101,13 +102,13 @@ class Policy:
             program.set_weights(weights)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns what another process needs to act: a config and weights."""
+        """Returns the config and the weights, with which another process can act."""
         config = keras.saving.serialize_keras_object(self._model)
         config.pop("compile_config", None)
         return {"config": config, "weights": self._weights}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Unpickling runs code in any case, and the model was in the user's hands: Lambdas may too.
+        # Unpickling can run code anyway, so Lambda layers may run theirs too.
         model = keras.saving.deserialize_keras_object(state["config"], safe_mode=False)
         network = model.network if isinstance(model, Agent) else model
         for variable, weight in zip(network.variables, state["weights"], strict=True):
@@ -144,7 +145,7 @@ class Policy:
         (message, *_) = str(error).splitlines() or [""]
         self.backend_reason = f"LiteRT cannot convert it: {type(error).__name__}: {message}"
         warnings.warn(
-            "A policy acts without LiteRT, by a compiled call of about 0.4 ms for most networks: "
+            "A policy acts without LiteRT, so most networks need about 0.4 ms a call. The reason: "
             f"LiteRT cannot convert the network. Received: {type(error).__name__}: {message}",
             stacklevel=4,
         )

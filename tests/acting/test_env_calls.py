@@ -68,7 +68,7 @@ def other_hands(env):
 def test_an_evaluator_of_the_collectors_environment_is_noticed(make_env, hand):
     env = make_env()
     collect = collector(env)
-    with pytest.raises(RuntimeError, match="reset or stepped by EvaluatePolicy since CollectTrans"):
+    with pytest.raises(RuntimeError, match="stepped by EvaluatePolicy after the last step of Coll"):
         fit(collect, [other_hands(env)[hand]()])
     assert_no_row_joins_two_episodes(collect.replay)
 
@@ -79,7 +79,7 @@ def test_a_reset_of_ones_own_between_two_fits_is_noticed_and_mended(make_env):
     collect, agent = collector(env), always(1)
     fit(collect, agent=agent)
     env.reset()
-    with pytest.raises(RuntimeError, match=r"by a call of your own since .* start new episodes by"):
+    with pytest.raises(RuntimeError, match=r"by your own code after .* start new episodes with"):
         fit(collect, agent=agent)
     collect.reset()
     fit(collect, agent=agent)
@@ -92,7 +92,7 @@ def test_two_collectors_on_one_environment_are_noticed():
     one.warm_up()
     other.warm_up()
     with pytest.raises(
-        RuntimeError, match="stepped by CollectTransitions since CollectTransitions"
+        RuntimeError, match="stepped by CollectTransitions after the last step of CollectTrans"
     ):
         one.collector.collect(always(0).policy(), 3)
 
