@@ -1,8 +1,8 @@
-"""The batch that `fit` unpacks, `(observation, transition, weight)`, and its one check.
+"""Unpacks and checks the batch that `fit` trains on, `(observation, transition, weight)`.
 
 `observation` is `[B, ...]` (or a dict of arrays). `transition` is a dict with `action` `[B]`
-integer, `reward` `[B]` float32, `discount` `[B]` float32, `next_observation` like `observation`
-and, for priorities, `key` `[B]` int64. `weight` is `[B]` float32 or None.
+integer, `reward` `[B]` float32, `discount` `[B]` float32 and `next_observation`, shaped like
+`observation`. Prioritized replay adds `key` `[B]` int64. `weight` is `[B]` float32 or None.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ _COLUMNS = ("action", "reward", "discount")
 
 
 class Batch(NamedTuple):
-    """A batch as `fit` unpacks it: `[B, ...]`, a dict of `[B, ...]`, and `[B]` or None."""
+    """An unpacked batch: `[B, ...]`, a dict of `[B, ...]`, and `[B]` or None."""
 
     observation: Any
     transition: dict
@@ -27,7 +27,7 @@ def unpack_batch(data: Any) -> Batch:
         data: The batch: tensors, arrays or their specs.
 
     Raises:
-        ValueError: If `data` is not such a batch.
+        ValueError: If `data` has another form.
     """
     observation, transition, weight = keras.utils.unpack_x_y_sample_weight(data)
     if not isinstance(transition, dict) or not {*_COLUMNS, "next_observation"} <= {*transition}:
@@ -41,12 +41,12 @@ def unpack_batch(data: Any) -> Batch:
 
 
 def with_feedback(logs: dict, td_error: Any, priority: Any) -> dict:
-    """Returns logs of `train_step` with TD errors and priorities, `[B]` each.
+    """Adds TD errors and priorities, `[B]` each, to the logs of `train_step`.
 
-    The trainer takes both out again, before Keras sees the logs.
+    The trainer removes both before Keras sees the logs.
 
     Raises:
-        ValueError: If a metric has one of their names.
+        ValueError: If a metric is named `td_error` or `priority`.
     """
     taken = {"td_error", "priority"} & logs.keys()
     if taken:
@@ -58,10 +58,10 @@ def with_feedback(logs: dict, td_error: Any, priority: Any) -> dict:
 
 
 def without_feedback(logs: dict, batch: Batch) -> tuple[dict, Any]:
-    """Returns the logs of `train_step` for Keras, and priorities `[B]` for batches with keys.
+    """Separates the logs of `train_step` for Keras from the priorities `[B]` of a batch with keys.
 
     Raises:
-        ValueError: If a batch has keys and there is nothing to set their priorities by.
+        ValueError: If a batch has keys, but the logs have no TD error of shape `[B]`.
     """
     logs = dict(logs)
     td_error = logs.pop("td_error", None)
@@ -70,8 +70,8 @@ def without_feedback(logs: dict, batch: Batch) -> tuple[dict, Any]:
         return logs, None
     if priority is None or len(priority.shape) != 1:
         raise ValueError(
-            "`train_step` must return `td_error`, of shape [B], among its logs for batches with a "
-            f"`key`, whose priorities it sets. Received: td_error={priority}"
+            "`train_step` must return `td_error`, of shape [B], in its logs if a batch has a "
+            f"`key`: it sets the priorities. Received: td_error={priority}"
         )
     return logs, priority
 
@@ -79,8 +79,8 @@ def without_feedback(logs: dict, batch: Batch) -> tuple[dict, Any]:
 def _refusal(received: str) -> ValueError:
     return ValueError(
         "A batch must be `(observation, transition, weight)`, as `ReplayBuffer.dataset` and "
-        "`sample` give it, with a dict `transition` of `action`, `reward`, `discount`, each of "
-        f"shape [B], and `next_observation`. Received: {received}"
+        "`sample` return it. `transition` must be a dict of `action`, `reward` and `discount`, "
+        f"each of shape [B], and `next_observation`. Received: {received}"
     )
 
 

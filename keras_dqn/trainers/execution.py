@@ -1,6 +1,6 @@
 """Runs K training or test steps in one compiled program.
 
-A stack is the batch of `fit` with one more axis in front, `[K, B, ...]`: K batches of equal shape.
+A stack holds K batches of equal shape. Its arrays have one more axis in front: `[K, B, ...]`.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -26,25 +26,26 @@ from keras_dqn.trainers.step_hooks import StepHooks
 
 _NOBODY_FED_BACK = (
     "The batches have a `key`, so they come from a prioritized replay buffer, but `fit` cannot "
-    "tell which one, since its dataset was transformed: add `keras_dqn.PriorityFeedback(replay)` "
-    "to the callbacks, or the priorities would never change."
+    "tell which one, because its dataset was transformed. Without feedback the priorities would "
+    "never change: add `keras_dqn.PriorityFeedback(replay)` to the callbacks."
 )
 
 
 class Execution:
-    """The function of an iterator that Keras calls once per execution.
+    """Runs one execution: Keras calls it with an iterator, once per execution.
 
-    It takes `steps_per_execution` batches from the iterator, fewer at the end of an epoch or of the
-    data, and runs `step` on each of them in order. Batches of equal shape run in one program, which
-    also runs fewer of them; a batch of another shape (a smaller last one) is a program of its own.
+    It takes `steps_per_execution` batches from the iterator, or fewer at the end of an epoch or of
+    the data, and runs `step` on each of them in order. Batches of equal shape run in one program;
+    this program can also run fewer of them. A batch of another shape, such as a smaller last one,
+    runs in a separate program.
 
     Args:
         model: A compiled Keras model; its `jit_compile` and `run_eagerly` are respected.
-        step: Function of a batch that returns a dict of scalars and either None or the TD errors
+        step: Function of a batch that returns a dict of scalars, and either None or the TD errors
             `[B]` of the batch.
-        hooks: `StepHooks` of the model, whose `alongside` runs in another thread while the
-            execution's first program does, and whose `feedback` gets the TD errors; None for an
-            execution that does not train. Defaults to `None`.
+        hooks: `StepHooks` of the model, or None for an execution that does not train. Its
+            `alongside` runs in another thread during the execution's first program, and its
+            `feedback` gets the TD errors. Defaults to `None`.
     """
 
     def __init__(
@@ -59,11 +60,11 @@ class Execution:
         self._programs: dict[Hashable, Callable[[Any], tuple[dict, Any]]] = {}
 
     def __call__(self, iterator: Iterator) -> dict:
-        """Runs one execution and returns the last step's dict.
+        """Runs one execution and returns the dict of its last step.
 
         Raises:
             StopIteration: If there is no batch left.
-            ValueError: If batches have a `key` and `fit` knows nobody who takes their TD errors.
+            ValueError: If batches have a `key`, but nothing in `fit` takes their TD errors.
         """
         alongside = None if self._hooks is None else self._hooks.alongside
         logs = None
@@ -79,7 +80,7 @@ class Execution:
         return logs
 
     def _stacks(self, iterator: Iterator) -> Iterator[Any]:
-        """Yields the next K batches, neighbours of equal shapes as one stack."""
+        """Yields the next K batches; consecutive batches of equal shapes form one stack."""
         dataset = replay_dataset_of(iterator)
         num_batches = self._model.steps_per_execution
         if self._hooks is not None and self._hooks.num_updates is not None:
@@ -87,9 +88,10 @@ class Execution:
         if dataset is None:
             draw = partial(next, iterator, None)
         else:  # Sampled directly: going through tf.data costs 0.4 ms a call.
-            if dataset.num_batches is not None:  # it makes stacks
+            if dataset.num_batches is not None:  # the dataset makes stacks
                 dataset = dataset.stacked(num_batches)
-            # What this execution feeds back itself, even if it is interrupted, is not missing.
+            # Batches that this execution feeds back itself are not reported as missing feedback,
+            # even if it is interrupted.
             nobody = self._hooks is not None and self._hooks.feedback is None
             draw = partial(dataset.draw, expects_feedback=nobody)
             if dataset.num_batches is not None:
@@ -109,7 +111,7 @@ class Execution:
             yield stacked(equal)
 
     def _keys(self, stack: Any) -> Any:
-        """Returns the keys of a stack in training, if it has some."""
+        """Returns the keys of a stack, or None if it has none or is not trained on."""
         has_key = len(stack) > 1 and isinstance(stack[1], dict) and "key" in stack[1]
         if self._hooks is None or not has_key:
             return None
@@ -136,7 +138,7 @@ class Execution:
         signature = signature_of(stack)
         if signature not in self._programs:
             self._build_for(stack)
-            # Called as a concrete function, which spares TensorFlow 0.15 ms of looking it up.
+            # A call of a concrete function saves 0.15 ms, because TensorFlow need not look it up.
             self._programs[signature] = self._function.get_concrete_function(*inputs)
         return self._programs[signature]
 
@@ -172,7 +174,7 @@ class Execution:
 def counted(
     model: keras.Model, train_step: Callable[[Any], dict]
 ) -> Callable[[Any], tuple[dict, Any]]:
-    """Returns a step that counts updates, and returns the priorities of batches with keys apart."""
+    """Returns a step that counts updates and returns logs and priorities (or None) separately."""
 
     def step(data: Any) -> tuple[dict, Any]:
         model.update_count.assign_add(1)

@@ -1,4 +1,4 @@
-"""Makes a dataset ready for executions of K steps, and checks how many steps are asked for."""
+"""Prepares a dataset for executions of K steps, and checks the requested number of steps."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from keras_dqn.replay.replay_dataset import ReplayDataset
 
 
 def check_data(x: Any) -> None:
-    """Raises a `TypeError` for a replay buffer in the place of its dataset."""
+    """Raises a `TypeError` if `x` is a replay buffer instead of its dataset."""
     if isinstance(x, Replay):
         raise TypeError(
             "`x` must be a dataset: `replay.dataset(batch_size, gamma=..., n_step=...)`. Received: "
@@ -19,7 +19,7 @@ def check_data(x: Any) -> None:
 
 
 def check_steps(argument: str, dataset: Any, steps: int | None) -> None:
-    """Raises a `ValueError` if an endless dataset comes without its number of steps."""
+    """Raises a `ValueError` if a dataset is endless and no number of steps is given."""
     if steps is not None:
         check_integer(argument, steps)
     is_dataset = isinstance(dataset, tf.data.Dataset)
@@ -31,7 +31,7 @@ def check_steps(argument: str, dataset: Any, steps: int | None) -> None:
 
 
 def check_executions_end(x: Any, steps_per_epoch: int | None, steps_per_execution: int) -> None:
-    """Raises a `ValueError` if Keras would count another end of finite data than there is."""
+    """Raises a `ValueError` if Keras would miscount the steps on data that has an end."""
     endless = isinstance(x, tf.data.Dataset) and x.cardinality() < 0
     if steps_per_epoch is not None and steps_per_epoch % steps_per_execution and not endless:
         raise ValueError(
@@ -41,16 +41,16 @@ def check_executions_end(x: Any, steps_per_epoch: int | None, steps_per_executio
 
 
 def drawn_in_executions(model: Any, dataset: Any, steps: int | None) -> Any:
-    """Returns the dataset that delivers whole executions, or exactly `steps` batches.
+    """Returns a dataset that delivers whole executions, or exactly `steps` batches.
 
     Args:
         model: A `ReplayTrainer`.
-        dataset: A `tf.data.Dataset`; all else is returned as it is, and so is each dataset where
+        dataset: A `tf.data.Dataset`. Other data is returned unchanged, and so is any dataset if
             Keras' own loop draws the batches.
-        steps: Int or None, the number of batches.
+        steps: Int or None, batches to deliver.
 
     Raises:
-        ValueError: If it delivers stacks of another number of batches.
+        ValueError: If its stacks do not hold `steps_per_execution` batches.
     """
     steps_per_execution = model.steps_per_execution
     if model.num_replicas > 1 or not isinstance(dataset, tf.data.Dataset):
@@ -58,11 +58,12 @@ def drawn_in_executions(model: Any, dataset: Any, steps: int | None) -> Any:
     is_replay = isinstance(dataset, ReplayDataset)
     if is_replay and dataset.num_batches not in (None, steps_per_execution):
         raise ValueError(
-            "A `ReplayDataset` of stacks must have a `num_batches` of `steps_per_execution`. "
+            "A `ReplayDataset` of stacks must have `num_batches` equal to `steps_per_execution`. "
             f"Received: num_batches={dataset.num_batches}, {steps_per_execution=}"
         )
     if steps is not None and steps % steps_per_execution:
         return dataset.take(steps)
-    # Under such a strategy Keras takes the first element for a batch, to build the loss.
+    # Under a one-device strategy Keras builds the loss from the first element, as if it were a
+    # batch.
     one_device = isinstance(model.distribute_strategy, tf.distribute.OneDeviceStrategy)
     return dataset.stacked(steps_per_execution) if is_replay and not one_device else dataset

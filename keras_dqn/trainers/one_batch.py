@@ -1,4 +1,4 @@
-"""One training step as `train_on_batch` takes it, in one compiled program."""
+"""Runs the one training step of `train_on_batch` in one compiled program."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -12,9 +12,9 @@ from keras_dqn.trainers.stacks import signature_of, without_missing
 
 
 class OneBatch:
-    """Runs `train_step` on a batch; the logs are those of this batch alone.
+    """Runs `train_step` on a batch; the logs describe only this batch.
 
-    Metrics are reset inside the program, which spares an eager call for each of their variables.
+    The program itself resets the metrics, so no variable of a metric needs an eager call.
 
     Args:
         model: A compiled `ReplayTrainer` on one replica.
@@ -25,7 +25,7 @@ class OneBatch:
         self._programs: dict[Hashable, Callable[[Any], dict]] = {}
 
     def __call__(self, batch: tuple) -> dict[str, Any]:
-        """Returns the logs: floats, and arrays `[B]` of what there is for each row.
+        """Returns the logs: floats, and arrays `[B]` for logs with one value for each row.
 
         Args:
             batch: `(observation, transition, weight)`, arrays or tensors; the weight may be None.
@@ -51,7 +51,8 @@ class OneBatch:
 
         num_variables = None
         while num_variables != len(self._model.metrics_variables):
-            # The first trace makes the variables of `compile(metrics=...)`, a second resets them.
+            # The first trace creates the variables of `compile(metrics=...)`. A second trace is
+            # needed to reset them.
             num_variables = len(self._model.metrics_variables)
             function = tf.function(step, jit_compile=self._model.jit_compile, autograph=False)
             program = function.get_concrete_function(packed)
@@ -68,7 +69,7 @@ class OneBatch:
 
 
 def _packed(batch: Any) -> list[tf.Tensor]:
-    """Returns all arrays of one dtype as one vector: TensorFlow takes 40 us for each argument."""
+    """Joins all arrays of one dtype into one vector: TensorFlow needs 40 us for each argument."""
     groups: dict[np.dtype, list[np.ndarray]] = {}
     for leaf in tf.nest.flatten(batch):
         groups.setdefault(leaf.dtype, []).append(leaf.reshape(-1))
@@ -76,7 +77,7 @@ def _packed(batch: Any) -> list[tf.Tensor]:
 
 
 def _unpacked(packed: list[tf.Tensor], shapes: list[tuple]) -> list[tf.Tensor]:
-    """Returns the tensors that `_packed` has put together."""
+    """Returns the single tensors from the vectors of `_packed`."""
     vectors = {tf.as_dtype(vector.dtype).as_numpy_dtype: vector for vector in packed}
     ends = dict.fromkeys(vectors, 0)
     leaves = []

@@ -24,16 +24,16 @@ from keras_dqn.trainers.xla import xla_pays
 
 
 class ReplayTrainer(keras.Model):
-    """Trains on replay batches, `steps_per_execution` whole steps in one compiled program per call.
+    """Trains on replay batches; one compiled program runs `steps_per_execution` training steps.
 
-    The results are those of one step at a time on the same batches. Batches from a `ReplayDataset`
-    are drawn for all steps of an execution at once; those of any other source are stacked as they
-    come, and a smaller last one is an execution of its own.
+    The results equal those of single steps on the same batches. A `ReplayDataset` draws the batches
+    for all steps of an execution at once. Batches of any other source are stacked in their order;
+    a smaller last batch runs separately.
 
     A subclass overrides `train_step` and `test_step`, as in any Keras model. `train_step` may
-    return `td_error` `[B]` among its logs: it goes to whoever takes the feedback of `fit`, and
-    never reaches Keras. What `compile` and `fit` need to know of a subclass they ask for by
-    `default_loss`, `known_input_shape`, `check_replay` and `after_epoch`.
+    return `td_error` `[B]` in its logs: `fit` passes it to the feedback function, not to Keras.
+    `compile` and `fit` call four more methods that a subclass may override: `default_loss`,
+    `known_input_shape`, `check_replay` and `after_epoch`.
     """
 
     train_function: Any
@@ -48,21 +48,21 @@ class ReplayTrainer(keras.Model):
         self._one_batch: OneBatch | None = None
         self._hooks = hooks_of(self)
 
-    # What a subclass says of itself
+    # Methods that a subclass may override
 
     def default_loss(self) -> keras.losses.Loss:
-        """Returns what `compile(loss="auto")` stands for."""
+        """Returns the loss that `compile(loss="auto")` uses."""
         raise NotImplementedError
 
     def known_input_shape(self) -> Any:
-        """Returns the input shape to build for, if it is known before the first batch, or None."""
+        """Returns the input shape if it is known before the first batch, otherwise None."""
         return None
 
     def check_replay(self, replay: Any) -> None:
-        """Raises a `ValueError` if the model cannot be trained on a buffer; `fit` asks."""
+        """Raises a `ValueError` if the model cannot be trained on a buffer; `fit` calls it."""
 
     def after_epoch(self) -> None:
-        """Is called after the callbacks of each epoch of `fit`."""
+        """Does nothing here; `fit` calls it after the callbacks of each epoch."""
 
     @property
     def num_replicas(self) -> int:
@@ -84,12 +84,12 @@ class ReplayTrainer(keras.Model):
 
         Args:
             optimizer: As in Keras; `"auto"` is `Adam(learning_rate=2.5e-4, epsilon=1.5e-4)`.
-            loss: As in Keras; `"auto"` is `default_loss()`, for a `DQN` Huber with delta 1.
-            jit_compile: Bool or `"auto"`: XLA unless the model holds convolutions on a machine
-                without accelerator, where XLA's are several times slower, or runs eagerly or
-                under a distribution strategy. Defaults to `"auto"`.
+            loss: As in Keras; `"auto"` is `default_loss()`: Huber with delta 1 for a `DQN`.
+            jit_compile: Bool or `"auto"`: XLA, except for eager runs, several replicas, layers that
+                XLA cannot compile, and convolutions on a machine without accelerator (there XLA is
+                several times slower). Defaults to `"auto"`.
             run_eagerly: As in Keras.
-            **kwargs: `metrics`, `steps_per_execution` (K updates in one compiled program) and
+            **kwargs: `metrics`, `steps_per_execution` (updates K in one compiled program) and
                 all other arguments of `keras.Model.compile`.
         """
         check_integer("steps_per_execution", kwargs.get("steps_per_execution", 1))
@@ -105,7 +105,7 @@ class ReplayTrainer(keras.Model):
             jit_compile = not run_eagerly and xla_pays(self)
         super().compile(optimizer, loss, jit_compile=jit_compile, run_eagerly=run_eagerly, **kwargs)
         if self.built and self.optimizer is not None:
-            self.optimizer.build(self.trainable_variables)  # so that it is saved with its state
+            self.optimizer.build(self.trainable_variables)  # a saved file then holds its state
 
     def get_compile_config(self) -> dict:
         """Returns the arguments of `compile`, serialized."""
@@ -115,13 +115,13 @@ class ReplayTrainer(keras.Model):
         return config
 
     def compile_from_config(self, config: dict) -> None:
-        """Compiles the model as `get_compile_config` says."""
+        """Compiles the model with the arguments that `get_compile_config` returned."""
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     # Executions
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Makes `train_function`, which runs one execution of `train_step`s, unless it is there."""
+        """Makes `train_function`, which runs K calls of `train_step`, unless it already exists."""
         if self.train_function is None or force:
             refuse_many_steps_on_many_replicas(self)
             step = counted(self, self.train_step)
@@ -132,7 +132,7 @@ class ReplayTrainer(keras.Model):
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:
-        """Makes `test_function`, which runs one execution of `test_step`s, unless it is there."""
+        """Makes `test_function`, which runs K calls of `test_step`, unless it already exists."""
         if self.test_function is None or force:
             refuse_many_steps_on_many_replicas(self)
             if self.num_replicas > 1:
@@ -141,14 +141,14 @@ class ReplayTrainer(keras.Model):
         return self.test_function
 
     def run_alongside(self, function: Callable[[], Any]) -> None:
-        """Has a function run beside the compiled program of each execution, until `fit` ends.
+        """Runs a function in parallel to the compiled program of each execution, until `fit` ends.
 
-        Another thread calls it once an execution, after the batches of the execution were drawn;
-        the execution ends when both have. A callback asks for it in `on_train_begin`.
+        A second thread calls it once per execution, after the batches of the execution were drawn.
+        The execution ends when both have ended. A callback calls this method in `on_train_begin`.
 
         Args:
-            function: Function of no arguments; what it returns is dropped, what it raises ends
-                `fit`.
+            function: Function of no arguments. Its return value is ignored; if it raises an error,
+                `fit` ends.
 
         Raises:
             ValueError: If the model runs on several replicas, in Keras' own loop.
@@ -157,14 +157,14 @@ class ReplayTrainer(keras.Model):
         self._hooks.alongside = function
 
     def feed_back_to(self, update_priorities: Callable[[Any, Any], None]) -> None:
-        """Hands the TD errors of batches with a `key` to a function, until `fit` ends.
+        """Passes the TD errors of batches with a `key` to a function, until `fit` ends.
 
-        On a prioritized `ReplayDataset`, `fit` does so by itself; for other sources a callback asks
-        for it in `on_train_begin`.
+        For a prioritized `ReplayDataset`, `fit` calls this method itself. For other sources a
+        callback calls it in `on_train_begin`.
 
         Args:
-            update_priorities: Function of the keys `[K, B]` and the TD errors `[K, B]`, in NumPy,
-                called after each execution.
+            update_priorities: Function of the keys `[K, B]` and the TD errors `[K, B]`, in NumPy;
+                it is called after each execution.
         """
         self._hooks.feedback = update_priorities
 
@@ -175,12 +175,12 @@ class ReplayTrainer(keras.Model):
         """Takes one training step, as `keras.Model.train_on_batch` does.
 
         Args:
-            x: Observations `[B, ...]` (or a dict of such).
+            x: Observations `[B, ...]` (or a dict of arrays).
             y: Dict, the transitions: `agent.train_on_batch(*replay.sample(64))`.
             sample_weight: `[B]`, or None.
             class_weight: As in Keras.
-            return_dict: As in Keras. The dict also has the signed TD errors of this step,
-                `td_error`, and what they count in prioritized replay, `priority`: `[B]` NumPy.
+            return_dict: As in Keras. The dict also has `td_error`, the signed TD errors of this
+                step, and `priority`, their priorities for prioritized replay: `[B]` NumPy.
         """
         if class_weight is not None or self.num_replicas > 1 or not self.compiled:
             return super().train_on_batch(x, y, sample_weight, class_weight, return_dict)
@@ -209,25 +209,26 @@ class ReplayTrainer(keras.Model):
         Warns once, after the first epoch, if nothing has updated the target network.
 
         Args:
-            x: `replay.dataset(...)`, any other `tf.data.Dataset` of such batches, or arrays.
-            y: As in Keras, and so are `batch_size`, `epochs`, `verbose` and `callbacks`.
-            batch_size: See `y`.
-            epochs: See `y`.
-            verbose: See `y`.
-            callbacks: See `y`.
-            **kwargs: Further arguments of `keras.Model.fit`. A replay dataset, like each endless
-                one, needs `steps_per_epoch`, updates in an epoch: any number, the last execution
-                makes those that are left.
+            x: `replay.dataset(...)`, another `tf.data.Dataset` of such batches, or arrays.
+            y: As in Keras.
+            batch_size: As in Keras.
+            epochs: As in Keras.
+            verbose: As in Keras.
+            callbacks: As in Keras.
+            **kwargs: Further arguments of `keras.Model.fit`. A replay dataset is endless, so it
+                needs `steps_per_epoch`: updates per epoch. It may be any number; the last
+                execution of an epoch runs the updates that are left.
 
         Raises:
-            ValueError: If `steps_per_epoch` is missing, or outputs and action space do not fit.
+            ValueError: If `steps_per_epoch` is missing, or the network's outputs do not match the
+                action space.
         """
         check_data(x)
         steps_per_epoch = kwargs.get("steps_per_epoch")
         check_steps("steps_per_epoch", x, steps_per_epoch)
         check_executions_end(x, steps_per_epoch, self.steps_per_execution)
         if isinstance(x, tf.data.Dataset):
-            kwargs.setdefault("shuffle", False)  # Keras warns of its own default
+            kwargs.setdefault("shuffle", False)  # with its default, Keras gives a warning
         validation_data, steps = kwargs.get("validation_data"), kwargs.get("validation_steps")
         if isinstance(validation_data, tf.data.Dataset):
             check_steps("validation_steps", validation_data, steps)
@@ -256,12 +257,12 @@ class ReplayTrainer(keras.Model):
         """Computes the loss and the metrics, as `keras.Model.evaluate` does.
 
         Args:
-            x: `replay.dataset(...)`, any other `tf.data.Dataset` of such batches, or arrays.
-            y: As in Keras, and so are `batch_size`, `verbose` and `sample_weight`.
-            batch_size: See `y`.
-            verbose: See `y`.
-            sample_weight: See `y`.
-            steps: Int, the number of batches; an endless dataset needs it. Defaults to `None`.
+            x: `replay.dataset(...)`, another `tf.data.Dataset` of such batches, or arrays.
+            y: As in Keras.
+            batch_size: As in Keras.
+            verbose: As in Keras.
+            sample_weight: As in Keras.
+            steps: Int or None, batches; an endless dataset needs a number. Defaults to `None`.
             **kwargs: Further arguments of `keras.Model.evaluate`.
 
         Raises:
@@ -278,11 +279,11 @@ class ReplayTrainer(keras.Model):
         """Returns the outputs of the network, as `keras.Model.predict` does.
 
         Args:
-            x: As in Keras, and so are `batch_size`, `verbose` and `callbacks`.
-            batch_size: See `x`.
-            verbose: See `x`.
-            steps: Int or None, the number of batches; an endless dataset needs it.
-            callbacks: See `x`.
+            x: As in Keras.
+            batch_size: As in Keras.
+            verbose: As in Keras.
+            steps: Int or None, batches; an endless dataset needs a number. Defaults to `None`.
+            callbacks: As in Keras.
 
         Raises:
             ValueError: If `steps` is missing on an endless dataset.

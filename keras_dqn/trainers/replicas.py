@@ -1,4 +1,4 @@
-"""Refuses settings that do not work with several replicas, which run in Keras' own loop."""
+"""Refuses settings that do not work on several replicas, because Keras' own loop runs them."""
 
 from typing import Any
 

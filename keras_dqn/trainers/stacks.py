@@ -1,4 +1,4 @@
-"""Batches of tensors and stacks `[K, B, ...]` of them, and their signatures."""
+"""Stacks batches of tensors into `[K, B, ...]`, and computes the signatures of stacks."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def without_missing(batch: Any) -> tuple:
-    """Returns a batch as a tuple without the parts that are None."""
+    """Returns a batch as a tuple, without parts that are None."""
     parts = batch if isinstance(batch, (tuple, list)) else (batch,)
     return tuple(part for part in parts if part is not None)
 
@@ -18,7 +18,7 @@ def stacked(batches: list[Any]) -> Any:
 
 
 def padded(stack: Any, num_slots: int) -> Any:
-    """Returns a stack with so many more batches of zeros, which the program does not run."""
+    """Appends `num_slots` batches of zeros to a stack; the program does not run them."""
     if num_slots == 0:
         return stack
     return tf.nest.map_structure(
@@ -27,12 +27,12 @@ def padded(stack: Any, num_slots: int) -> Any:
 
 
 def batch_spec(stack: Any) -> Any:
-    """Returns the shapes and dtypes of one batch of a stack."""
+    """Returns the shapes and dtypes of a single batch of a stack."""
     return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), stack)
 
 
 def signature_of(stack: Any) -> Hashable:
-    """Returns a stack's structure, shapes and dtypes: stacks of equal ones share one program."""
+    """Returns structure, shapes and dtypes; stacks with equal signatures share one program."""
     if isinstance(stack, dict):
         return tuple((key, signature_of(value)) for key, value in stack.items())
     if isinstance(stack, (tuple, list)):

@@ -1,4 +1,4 @@
-"""What callbacks ask of one `fit`: operations after each step, a function alongside, feedback."""
+"""Requests of callbacks to `fit`: operations after each step, a parallel function, feedback."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ import tensorflow as tf
 
 
 class Hook(NamedTuple):
-    """What runs after each training step, inside the compiled program.
+    """Operations that run after each training step, inside the compiled program.
 
     Attributes:
-        run: Function of no arguments that emits the operations.
-        key: Two hooks of equal keys emit the same operations on the same variables.
-        target: The model or layer that it changes, which no second hook may change.
+        run: Function of no arguments that adds the operations to the program.
+        key: Hashable; hooks with equal keys add the same operations on the same variables.
+        target: The model or layer that the hook changes. No second hook may change it.
     """
 
     run: Callable[[], None]
@@ -25,22 +25,24 @@ class Hook(NamedTuple):
 
 
 class StepHooks:
-    """What callbacks ask of the `fit` of one model; `hooks_of(model)` finds it.
+    """Holds the requests of callbacks to the `fit` of one model; `hooks_of(model)` returns it.
 
-    While there are hooks, `model.train_function` is `self._run`. It builds, through the model's own
-    `make_train_function`, a function of a `train_step` that ends with the hooks, and keeps it: the
-    next `fit` with equal hooks and the same `compile` call finds it. When the last hook goes,
-    `train_function` is the object it was before. `train_step` is replaced only while the function
-    is made.
+    While hooks are installed, `model.train_function` is `self._run`. It calls the model's own
+    `make_train_function` with a `train_step` that runs the hooks last, and caches the result. The
+    next `fit` with equal hooks and the same `compile` call uses it again. When the last hook is
+    removed, `train_function` is the same object as before. `train_step` is replaced only while
+    the function is made.
 
     Attributes:
-        alongside: Function of no arguments that another thread runs beside each execution, or None.
+        alongside: Function of no arguments that a second thread runs during each execution, or
+            None.
         feedback: Function of keys `[K, B]` and TD errors `[K, B]`, in NumPy, or None.
-        num_updates: Int, updates of the execution that `fit` runs next, or None outside of it.
-        in_fit: Bool, whether a `ReplayTrainer.fit` runs.
-        replay: The replay buffer whose dataset it trains on, or None.
-        collectors: List of the collectors that take part.
-        diverged: String, what there is to say of TD errors that are not finite; empty if they are.
+        num_updates: Int, updates of the next execution of `fit`, or None outside `fit`.
+        in_fit: Bool, whether a `ReplayTrainer.fit` is running.
+        replay: The replay buffer whose dataset `fit` trains on, or None.
+        collectors: List of the collectors among the callbacks.
+        diverged: String, the part of the warning about TD errors that are not finite; empty if
+            all are finite.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -60,7 +62,7 @@ class StepHooks:
 
     @contextmanager
     def one_fit(self) -> Iterator[None]:
-        """Clears, after a `fit` and after what has interrupted it, all that was asked of it."""
+        """Removes all requests when `fit` ends, also if it was interrupted."""
         self.in_fit = True
         try:
             yield
@@ -69,13 +71,13 @@ class StepHooks:
             self.clear()
 
     def begin(self) -> None:
-        """Removes hooks of an interrupted `fit`; what `train_function` is now comes back later."""
+        """Removes hooks of an interrupted `fit`, and keeps `train_function` to restore it later."""
         self._hooks = []
         self._uninstall()
         self._before = self._model.train_function
 
     def add(self, hook: Hook) -> None:
-        """Adds a hook, once `begin` was called.
+        """Adds a hook; `begin` must have been called before.
 
         Raises:
             ValueError: If another hook changes the same target.
@@ -89,13 +91,13 @@ class StepHooks:
         self._model.train_function = self._run
 
     def remove(self, hook: Hook) -> None:
-        """Removes this very hook, if it is there."""
+        """Removes exactly this hook object, if it is installed."""
         self._hooks = [other for other in self._hooks if other is not hook]
         if not self._hooks:
             self._uninstall()
 
     def clear(self) -> None:
-        """Removes all that was asked for."""
+        """Removes all requests and hooks."""
         self.alongside = self.feedback = self.replay = self.num_updates = None
         self.collectors = []
         self.diverged = ""
@@ -103,7 +105,7 @@ class StepHooks:
         self._uninstall()
 
     def feed_back(self, keys: Any, td_error: Any) -> None:
-        """Hands TD errors on, unless training has diverged: then priorities stay as they were."""
+        """Passes TD errors to `feedback`, unless some are not finite: then priorities stay."""
         if self.feedback is not None:
             wrong = np.count_nonzero(~np.isfinite(td_error))
             if wrong:
@@ -112,11 +114,11 @@ class StepHooks:
                 self.feedback(keys, td_error)
 
     def expect_run(self) -> None:
-        """Says that a batch of `fit` begins, whose train function has to run the hooks."""
+        """Notes that a batch of `fit` begins, so the train function must run the hooks."""
         self._is_due = True
 
     def check_ran(self) -> None:
-        """Raises a `RuntimeError` if a batch has ended whose train function has not run them."""
+        """Raises a `RuntimeError` if a batch has ended and its train function ran no hooks."""
         if self._is_due and self._hooks:
             raise RuntimeError(
                 "The target network was not updated: `fit` has called another train function than "
@@ -129,7 +131,7 @@ class StepHooks:
         self._before = None
 
     def _run(self, iterator: Iterator) -> dict:
-        if not self._is_due:  # left over from an interrupted `fit`
+        if not self._is_due:  # an interrupted `fit` left the hooks behind
             self.clear()
             self._model.make_train_function()
             return self._model.train_function(iterator)
@@ -141,7 +143,7 @@ class StepHooks:
             return self._made(iterator)
         except (StopIteration, tf.errors.OutOfRangeError):
             raise  # the end of the data
-        except BaseException:  # `fit` will not call `on_train_end`: leave nothing behind here
+        except BaseException:  # `fit` will not call `on_train_end`, so the hooks must go now
             self.clear()
             raise
 
@@ -163,12 +165,13 @@ class StepHooks:
                 model.train_function = self._run
 
 
-# Held by the callbacks that use them, which are what keeps a compiled function for the next `fit`.
+# Only the models and callbacks that use these objects keep them alive, and with them the compiled
+# function that the next `fit` uses again.
 _HOOKS: WeakValueDictionary[int, StepHooks] = WeakValueDictionary()
 
 
 def hooks_of(model: keras.Model) -> StepHooks:
-    """Returns the hooks of a model: the same object as long as somebody holds it."""
+    """Returns the hooks of a model: the same object as long as other objects refer to it."""
     hooks = _HOOKS.get(id(model))
     if hooks is None:
         hooks = _HOOKS[id(model)] = StepHooks(model)
@@ -177,7 +180,7 @@ def hooks_of(model: keras.Model) -> StepHooks:
 
 @contextmanager
 def train_step_replaced(model: keras.Model, train_step: Callable[[Any], dict]) -> Iterator[None]:
-    """Puts another `train_step` on a model, for as long as a function of it is made."""
+    """Replaces the `train_step` of a model inside this context."""
     own_train_step = vars(model).get("train_step")
     model.train_step = train_step
     try:

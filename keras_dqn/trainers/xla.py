@@ -7,7 +7,7 @@ from keras_dqn.networks.inspection import has_convolutions, layers_of
 
 
 def xla_pays(model: keras.Model) -> bool:
-    """Returns what `jit_compile="auto"` stands for: XLA where the layers and the machine suit it.
+    """Returns whether `jit_compile="auto"` uses XLA, which depends on the layers and the machine.
 
     Args:
         model: A `ReplayTrainer`.

@@ -66,7 +66,7 @@ def test_a_stack_is_one_because_its_dataset_says_so(make_agent):
         callbacks=[keras_dqn.SoftTargetUpdate()],
     )
     assert int(agent.update_count) == 4
-    with pytest.raises(ValueError, match="must have a `num_batches` of `steps_per_execution`"):
+    with pytest.raises(ValueError, match="must have `num_batches` equal to `steps_per_exec"):
         agent.fit(replay.dataset(4).stacked(4), steps_per_epoch=4, verbose=0)
     mapped = replay.dataset(4).stacked(2).map(lambda *batch: batch)
     with pytest.raises(ValueError, match=r"`action` of shape \(2, 4\)"):
