@@ -20,37 +20,40 @@ from keras_dqn.trainers.watch import updates_from
 class CollectTransitions(keras.callbacks.Callback):
     """Steps an environment before each execution and adds the transitions to a replay buffer.
 
-    Before the first execution it warms the buffer up with uniformly random actions. Counts of
-    steps are transitions over all environments; the row with which a vector environment resets
-    itself does not count. A later `fit` with the same object continues the running episodes.
+    Before the first execution it fills the buffer with uniformly random actions (the warm-up).
+    Steps are counted as transitions, summed over all environments. A row in which a vector
+    environment resets itself does not count. A later `fit` with the same object continues the
+    unfinished episodes.
 
-    It puts into the logs: `env_steps`, all transitions so far; `episode_return` and
-    `episode_length`, means over the episodes that ended in this epoch (the last known while none
-    has, absent before the first); and `epsilon` or `temperature`. Callbacks that read them come
-    after it in the list.
+    It adds to the logs: `env_steps`, all transitions so far; `episode_return` and `episode_length`,
+    means over the episodes that ended in this epoch; and `epsilon` or `temperature`. If no episode
+    ended in this epoch, the means of an earlier epoch stay; before the first end there are none.
+    Callbacks that read these logs must come after this one in the list.
 
     Args:
-        env: `gym.Env` or `gym.vector.VectorEnv` of any autoreset mode, `Discrete` actions.
-        replay: `ReplayBuffer` of as many environments.
+        env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` actions.
+        replay: `ReplayBuffer` for the same number of environments.
         exploration: `EpsilonGreedy`, `Boltzmann` or `Greedy`. Its schedule is read once per
             execution.
-        env_steps_per_update: Float above 0. Credit accumulates: 8 environments and one step per
-            update make a vector step every 8 updates. Defaults to `1`.
-        warmup_steps: Int, transitions that the buffer holds before training. Defaults to `1_000`.
-        max_env_steps: Int or None, environment steps after which training ends, warm-up included:
-            exactly so many, with the updates that belong to them, in the middle of an epoch if need
-            be. With a vector environment the last step keeps only the transitions that are wanted.
-            `epochs` is then an upper limit. Defaults to `None`, no such end.
-        overlap: Bool, whether to step the environment in a second thread while the compiled program
-            runs, instead of before: two cores work at once. What is collected can then be drawn one
-            execution later; a seed determines the run as ever. Defaults to `False`.
-        seed: Int or None, of the first reset and of all draws of actions. Defaults to `None`.
+        env_steps_per_update: Float above 0, environment steps per update. A rest is kept as credit:
+            8 environments with one step per update are stepped every 8 updates. Defaults to `1`.
+        warmup_steps: Int, transitions in the buffer before training; random actions add those that
+            are missing. Defaults to `1_000`.
+        max_env_steps: Int or None, environment steps after which training ends. The number is
+            exact, includes the warm-up, and can be reached in the middle of an epoch. The updates
+            that belong to these steps are still made. The last step of a vector environment keeps
+            only the transitions up to this number. `epochs` is then an upper limit. Defaults to
+            `None`, no limit.
+        overlap: Bool, whether a second thread steps the environment while the compiled program
+            runs, instead of before it. Two cores then work at the same time. New transitions can be
+            drawn one execution later. A seed still determines the run. Defaults to `False`.
+        seed: Int or None, for the first reset and all random actions. Defaults to `None`.
 
     Raises:
         ValueError: If `replay` was made for another number of environments or other spaces, or an
-            argument is outside its range; when `fit` begins, if `overlap` or `max_env_steps` is
+            argument is outside its range. When `fit` begins: if `overlap` or `max_env_steps` is
             used with a model that is not a `DQN`, if `overlap` is used on several replicas, or if
-            `max_env_steps` were taken before.
+            `max_env_steps` environment steps were taken before.
 
     Attributes:
         collector: The `Collector` that steps the environment.
@@ -97,30 +100,30 @@ class CollectTransitions(keras.callbacks.Callback):
 
     @property
     def env_steps(self) -> int:
-        """Transitions taken so far, over all environments."""
+        """Environment steps taken so far, summed over all environments."""
         return self.collector.env_steps
 
     @property
     def episodes(self) -> int:
-        """Episodes ended so far, over all environments."""
+        """Episodes finished so far, summed over all environments."""
         return self.collector.episodes
 
     def warm_up(self) -> None:
-        """Takes random actions until `warmup_steps` transitions are in the buffer or have been."""
+        """Takes random actions until `warmup_steps` steps were taken or are in the buffer."""
         self.collector.warm_up(self.warmup_steps)
 
     def reset(self) -> None:
-        """Starts new episodes, say after a `reset` of the environment by your own hand."""
+        """Starts new episodes, for example after your own code has reset the environment."""
         self.collector.reset()
 
     def set_model(self, model: keras.Model) -> None:
-        """Takes the model; its policy is kept from one `fit` to the next."""
+        """Sets the model, and keeps its policy for the next `fit` of the same model."""
         if model is not self.model:
             self._policy = None
         super().set_model(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Warms the buffer up, unless it is."""
+        """Warms the buffer up, unless this was done before."""
         self._is_last = False
         if isinstance(self.model, ReplayTrainer):
             self._take_part(self.model)
@@ -130,8 +133,8 @@ class CollectTransitions(keras.callbacks.Callback):
         self.warm_up()
         if self._updates_left() < 1:
             raise ValueError(
-                "`max_env_steps` must be larger than the environment steps taken before, by those "
-                f"of one update at least. Received: max_env_steps={self.max_env_steps}, "
+                "`max_env_steps` must allow at least one update after the environment steps that "
+                f"were taken before. Received: max_env_steps={self.max_env_steps}, "
                 f"env_steps={self.env_steps}"
             )
 
@@ -152,14 +155,14 @@ class CollectTransitions(keras.callbacks.Callback):
             self._warned = True
             warnings.warn(
                 f"The agent was trained for {num_updates} updates, and its collector is new: "
-                "exploration and `env_steps` start from the beginning. To go on instead, use the "
-                "collector of the earlier `fit`, or give this one its state: "
-                "`collect.set_state(state)` of `state = collect.get_state()`.",
+                "exploration and `env_steps` start from the beginning. To continue instead, use "
+                "the collector of the earlier `fit`, or restore its state: "
+                "`state = old.get_state()`, then `new.set_state(state)`.",
                 stacklevel=2,
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts the epoch's means."""
+        """Starts new means over episodes."""
         self.collector.statistics.start_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
@@ -180,13 +183,13 @@ class CollectTransitions(keras.callbacks.Callback):
                 self._collect()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Puts the counts and the episodes' means into the logs; ends training when it is due."""
+        """Adds the counts and the means to the logs; ends training at `max_env_steps`."""
         self._report(logs)
         if self._is_last:
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Puts the counts and the episodes' means into the logs."""
+        """Adds the counts and the means to the logs."""
         self._report(logs)
 
     def get_state(self) -> dict[str, Any]:
@@ -194,7 +197,7 @@ class CollectTransitions(keras.callbacks.Callback):
         return self.collector.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state that `get_state` returned."""
+        """Restores the state that `get_state` returned."""
         self.collector.set_state(state)
 
     def _updates_left(self) -> float:
@@ -215,5 +218,5 @@ class CollectTransitions(keras.callbacks.Callback):
             self._policy.refresh()
 
     def _collect(self) -> None:
-        if self._policy is not None:  # None as long as nothing was granted
+        if self._policy is not None:  # it is None until steps were granted
             self.collector.collect(self._policy, exactly=self._is_last)

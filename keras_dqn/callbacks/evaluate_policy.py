@@ -124,6 +124,6 @@ class EvaluatePolicy(keras.callbacks.Callback):
         return {"episode_returns": self.episode_returns.copy(), "last": dict(self._last or {})}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state that `get_state` returned."""
+        """Restores the state that `get_state` returned."""
         self.episode_returns = np.array(state["episode_returns"], float)
         self._last = dict(state["last"]) or None

@@ -1,4 +1,4 @@
-"""`LearningCurve`: a picture of returns, loss, Q-values and exploration that grows with `fit`."""
+"""`LearningCurve`: draws returns, loss, Q-values and exploration into a picture during `fit`."""
 
 import math
 import os
@@ -20,29 +20,30 @@ _PANELS = {
     "exploration": ("epsilon", "temperature"),
 }
 _NAMES = [name for names in _PANELS.values() for name in names]
-_Curves = dict[str, tuple[list[float], list[float]]]  # of one run: name to steps and values
+_Curves = dict[str, tuple[list[float], list[float]]]  # one run: a name's steps and values
 
 
 class LearningCurve(keras.callbacks.Callback):
-    """Draws what was logged so far into a picture at the end of each epoch.
+    """Draws all logs so far into a picture at the end of each epoch.
 
     The picture has four panels: the return (`episode_return` of `CollectTransitions`, `val_return`
     of `EvaluatePolicy`), the loss, the mean Q-value, and epsilon (or the temperature). The
-    horizontal axis counts environment steps, or epochs if there is no collector. The callback reads
-    the logs, so it comes after those callbacks in the list. The picture is replaced as a whole: a
-    viewer never sees half of one. Drawing takes some tenths of a second an epoch. A later `fit`
-    with the same object goes on with the curves. If the picture cannot be written (a full disk),
-    the callback warns once. `LearningCurve.draw` makes one picture of several finished runs.
+    horizontal axis counts environment steps, or epochs if there is no collector. This callback
+    reads the logs, so it must come after those callbacks in the list. Each new picture replaces the
+    old file in one step, so a viewer never sees an unfinished picture. Drawing takes a few tenths
+    of a second per epoch. A later `fit` with the same object continues the curves. If the picture
+    cannot be written (the disk is full), the callback warns once. `LearningCurve.draw` makes one
+    picture of several finished runs.
 
     Args:
-        path: String or path of the picture. The suffix says which kind: `.png` or another one
-            that matplotlib writes. The directory is made if it is missing.
-        goal: Float or None, the return that counts as solved: a dotted line in the return panel.
-            Defaults to `None`, no line.
+        path: String or path of the picture. Its suffix sets the format: `.png` or another one that
+            matplotlib can write. A missing directory is created.
+        goal: Float or None, return that counts as solved, drawn as a dotted line in the return
+            panel. Defaults to `None`, no line.
 
     Raises:
         ImportError: If matplotlib (the extra `plot`) is not installed.
-        ValueError: If matplotlib does not write files with this suffix.
+        ValueError: If matplotlib cannot write files with this suffix.
 
     Example:
     ```
@@ -69,20 +70,22 @@ class LearningCurve(keras.callbacks.Callback):
         """Draws several finished runs into one picture, in the same four panels.
 
         Each curve is the median of the runs, with a band from their first to their third quartile.
-        It goes over the steps that all runs have in common, and takes the values of the other runs
-        at the steps of the shortest one, by linear interpolation. A name that only some runs have
-        is drawn for those. One run is drawn as plain lines. Missing values (NaN) are left out.
+        It covers the steps that all runs have in common. At the steps of the run with the fewest
+        values, the values of the other runs are linearly interpolated. A log that only some runs
+        have is drawn for these runs. A single run is drawn as plain lines. Missing values (NaN) are
+        left out.
 
         Args:
-            histories: List of what `fit` returned for each run (say, for each seed), or of their
-                `history` dicts. A list shorter than its `env_steps` lacks the first epochs.
+            histories: List of the return values of `fit`, one for each run (for example, for each
+                seed), or of their `history` dicts. If a list in a dict is shorter than `env_steps`,
+                its first epochs are missing.
             path: String or path of the picture, as in the constructor.
             goal: Float or None, as in the constructor.
 
         Raises:
             ImportError: If matplotlib (the extra `plot`) is not installed.
             ValueError: If there is no run or nothing to draw, if only some runs have `env_steps`,
-                if a list is longer than its `env_steps`, or if the runs have no steps in common.
+                if a list is longer than `env_steps`, or if the runs have no steps in common.
 
         Example:
         ```
@@ -96,7 +99,9 @@ class LearningCurve(keras.callbacks.Callback):
         runs = [_history_dict(history) for history in histories]
         counts_steps = {"env_steps" in run for run in runs}
         if len(counts_steps) == 2:
-            raise ValueError("`histories` must all have `env_steps`, or none. Received: some have")
+            raise ValueError(
+                "Either all or none of `histories` must have `env_steps`. Received: only some have"
+            )
         curves = [_curves_of(run) for run in runs]
         if not any(curves):
             raise ValueError(
@@ -106,7 +111,7 @@ class LearningCurve(keras.callbacks.Callback):
         _draw_runs(curves, path, goal, True in counts_steps)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Takes the epoch's logs and draws."""
+        """Adds the logs of the epoch to the curves and draws them."""
         logs = logs or {}
         self._epochs += 1
         where = float(logs.get("env_steps", self._epochs))
@@ -133,7 +138,7 @@ class LearningCurve(keras.callbacks.Callback):
         return {"epochs": self._epochs, "curves": curves}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state that `get_state` returned."""
+        """Restores the state that `get_state` returned."""
         self._epochs = state["epochs"]
         self._curves = {
             name: (list(steps), list(values)) for name, (steps, values) in state["curves"].items()
@@ -141,7 +146,7 @@ class LearningCurve(keras.callbacks.Callback):
 
 
 def _picture_path(path: str | os.PathLike) -> pathlib.Path:
-    """Returns the absolute path, if matplotlib writes files with its suffix."""
+    """Returns the absolute path, if matplotlib can write files with its suffix."""
     check_type("path", path, (str, os.PathLike), "a string or path")
     try:
         from matplotlib.figure import Figure
@@ -165,7 +170,7 @@ def _history_dict(history: Any) -> dict[str, list]:
 
 
 def _curves_of(history: dict[str, list]) -> _Curves:
-    """Returns the curves of one run; a list that is shorter than the others lacks the first."""
+    """Returns the curves of one run; a list shorter than `env_steps` lacks its first epochs."""
     named = {name: history[name] for name in _NAMES if history.get(name)}
     steps = history.get("env_steps") or range(1, 1 + max(map(len, named.values()), default=0))
     curves: _Curves = {}
@@ -173,7 +178,7 @@ def _curves_of(history: dict[str, list]) -> _Curves:
         if len(values) > len(steps):
             raise ValueError(
                 "`histories` must have a step for each value. Received: a run with "
-                f"{len(steps)} `env_steps` and {len(values)} values of `{name}`"
+                f"{len(steps)} `env_steps`, but {len(values)} values of `{name}`"
             )
         points = zip(steps[-len(values) :], values, strict=True)
         kept = [(float(step), float(value)) for step, value in points if not math.isnan(value)]
@@ -190,8 +195,8 @@ def _quartiles(name: str, curves: list[tuple[list[float], list[float]]]) -> tupl
     common = np.array([step for step in shortest if first <= step <= last])
     if not len(common):
         raise ValueError(
-            f"`histories` must be runs over common steps. Received: runs whose `{name}` begins at "
-            f"step {first:g} in one and ends at {last:g} in another"
+            f"`histories` must be runs that have steps in common. Received: `{name}` of one run "
+            f"begins at step {first:g}, and that of another ends at step {last:g}"
         )
     values = [np.interp(common, *curve) for curve in curves]
     return common, np.percentile(values, [25, 50, 75], axis=0)
@@ -222,7 +227,7 @@ def _draw_runs(runs: list[_Curves], path: pathlib.Path, goal: float | None, step
 
 
 def _draw_curve(panel: Any, name: str, curves: list[tuple[list[float], list[float]]]) -> None:
-    """Draws one log: nothing if no run has it, a line for one run, a band for several."""
+    """Draws one log: a line for one run, a band for several, nothing if no run has it."""
     if len(curves) == 1:
         panel.plot(*curves[0], marker=".", label=name)
     elif curves:

@@ -102,7 +102,7 @@ class SoftTargetUpdate(keras.callbacks.Callback):
         return {"update_count": 0 if self._own_count is None else int(self._own_count)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state that `get_state` returned."""
+        """Restores the state that `get_state` returned."""
         self._count().assign(state["update_count"])
 
     def _make_hook(self) -> Hook:

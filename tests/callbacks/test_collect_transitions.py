@@ -246,7 +246,7 @@ def test_a_budget_of_environment_steps_is_met_exactly(
     assert updates - num_envs / rate < int(agent.update_count) <= updates
     assert len(logs["env_steps"]) == -(-int(agent.update_count) // 10)
     assert logs["env_steps"][-1] == budget
-    with pytest.raises(ValueError, match="`max_env_steps` must be larger than the environment"):
+    with pytest.raises(ValueError, match="`max_env_steps` must allow at least one update"):
         fit(collect, agent)
 
 

@@ -216,13 +216,13 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
     for histories in ([], [{}], [{"accuracy": [1.0]}], [{"loss": [float("nan")]}]):
         with pytest.raises(ValueError, match="`histories` must hold runs with some of the logs"):
             draw(histories, path)
-    with pytest.raises(ValueError, match="`histories` must all have `env_steps`, or none"):
+    with pytest.raises(ValueError, match="all or none of `histories` must have `env_steps`"):
         draw([run, {"loss": [1.0]}], path)
     with pytest.raises(
         ValueError, match=r"`histories` must have a step .* 2 .* 3 values of `loss`"
     ):
         draw([{**run, "loss": [1.0, 2.0, 3.0]}], path)
-    with pytest.raises(ValueError, match=r"`histories` must be runs over common steps.*`loss`.*24"):
+    with pytest.raises(ValueError, match=r"must be runs that have steps in common.*`loss`.*24"):
         draw([run, {**run, "env_steps": [24, 32]}], path)
     for histories in (run, [1.0], keras.callbacks.History()):
         with pytest.raises(TypeError, match="`histories` must be a list of"):
