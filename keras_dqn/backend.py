@@ -1,4 +1,4 @@
-"""The TensorFlow calls that models need. Another backend would have its own calls."""
+"""The TensorFlow calls that models need. Another backend would need other calls."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -20,17 +20,17 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def compiled_for_number(function: Callable[[Any], None]) -> Callable[[float], Any]:
-    """Returns a function of one float64 scalar as one compiled program, with the least overhead."""
+    """Compiles a function of one float64 scalar into one program that has little call overhead."""
     program = tf.function(function, autograph=False, jit_compile=True)
     concrete = program.get_concrete_function(tf.TensorSpec((), tf.float64))
     return lambda number: concrete(tf.constant(number, tf.float64))
 
 
 def outside_graph() -> AbstractContextManager:
-    """Returns a context in which weights are assigned at once, even while a step is traced."""
+    """Returns a context that assigns weights immediately, even while a step is traced."""
     return tf.init_scope()
 
 
 def runs_at_once() -> bool:
-    """Returns whether operations run when they are called, on weights of one device."""
+    """Returns whether operations run immediately (not in a graph) and on one device."""
     return tf.executing_eagerly() and not tf.distribute.has_strategy()

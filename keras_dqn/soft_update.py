@@ -1,4 +1,4 @@
-"""The blend of one network's weights into another's, on Keras models and layers of any kind."""
+"""Blends the weights of one Keras model or layer into another one of the same architecture."""
 
 import weakref
 from collections.abc import Callable
@@ -12,21 +12,21 @@ from keras_dqn.backend import compiled_for_number, runs_at_once
 
 
 def soft_update(source: keras.layers.Layer, target: keras.layers.Layer, tau: float) -> None:
-    """Moves the weights of `target` a step towards those of `source`.
+    """Moves the weights of `target` towards those of `source`.
 
     ```
     target <- target + tau * (source - target)
     ```
 
-    Trainable weights of `source` are blended; its non-trainable weights (such as the statistics of
-    BatchNormalization) are copied. The states of seed generators stay as they are. `tau=1` copies.
-    Works inside a compiled step, and as a call of its own, which runs one program that is compiled
-    at the first call for these networks.
+    Trainable weights of `source` are blended. Its non-trainable weights (such as the statistics of
+    BatchNormalization) are copied. The states of seed generators do not change. `tau=1` copies all
+    weights. The function works inside a compiled step. It also works as a direct call, which runs
+    one program; the first call for two networks compiles it.
 
     Args:
         source: A built Keras model or layer, the online network.
-        target: One of the same architecture, the network that follows.
-        tau: Float in [0, 1].
+        target: A built Keras model or layer of the same architecture, which is changed.
+        tau: Float in [0, 1], the share of `source` in the blend.
 
     Raises:
         ValueError: If `tau` is outside [0, 1], a network is not built, or their weights differ in
@@ -60,12 +60,13 @@ def _blend(source: Any, target: Any, tau: Any, copies: bool) -> None:
             following.assign(following.value + share * (online.value - following.value))
 
 
-# By target: the weights that a program was compiled for, and the program. Neither holds a network.
+# For each target network: the weights that its program was compiled for, and the program. Neither
+# keeps a network alive.
 _PROGRAMS: WeakKeyDictionary[keras.layers.Layer, tuple[list, Callable]] = WeakKeyDictionary()
 
 
 def _program_of(source: keras.layers.Layer, target: keras.layers.Layer, copies: bool) -> Callable:
-    """Returns the compiled blend of the weights that the networks have now."""
+    """Returns the compiled program that blends the current weights of the networks."""
     check_networks(source, target)
     weights = [copies, *source.weights, *target.weights, *source.trainable_weights]
     made_for, program = _PROGRAMS.get(target, ([], None))

@@ -1,4 +1,4 @@
-"""`box_rescaling`: a layer that brings observations to [-1, 1], by the bounds of their space."""
+"""`box_rescaling`: makes a layer that scales observations to [-1, 1] by the bounds of a space."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ def box_rescaling(space: gym.spaces.Box, **kwargs: Any) -> keras.layers.Rescalin
     output = (2 * observation - low - high) / (high - low)
     ```
 
-    Entries without two finite bounds stay as they are. The layer is Keras' own: a saved network
-    needs nothing of keras_dqn to be loaded. Inputs of very different scales slow learning down: on
-    MountainCar the velocity is at most 0.07.
+    Entries without two finite bounds do not change. The layer comes from Keras, so a saved network
+    can be loaded without keras_dqn. Use it when inputs have very different scales, because they
+    slow learning down. In MountainCar, for example, the velocity is at most 0.07.
 
     Args:
-        space: `gym.spaces.Box`, the space of one observation: `env.observation_space`, or
-            `env.single_observation_space` of a vector environment.
+        space: `gym.spaces.Box` of one observation: `env.observation_space`, or for a vector
+            environment `env.single_observation_space`.
         **kwargs: `name`, `dtype` and other arguments of `keras.layers.Rescaling`.
 
     Returns:
@@ -39,7 +39,7 @@ def box_rescaling(space: gym.spaces.Box, **kwargs: Any) -> keras.layers.Rescalin
     """
     check_type("space", space, gym.spaces.Box, "a gymnasium.spaces.Box")
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    # Some environments write the largest float instead of infinity.
+    # Some environments use the largest float instead of infinity.
     largest = np.finfo(np.float32).max
     bounded = (low > -largest) & (high < largest) & (low < high)
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)

@@ -1,4 +1,4 @@
-"""A model that owns a network and the target network that follows it."""
+"""A model that owns a network and its target network."""
 
 import warnings
 from collections.abc import Callable
@@ -18,19 +18,19 @@ from keras_dqn.trainers.replay_trainer import ReplayTrainer
 class TargetNetworkModel(ReplayTrainer):
     """Maps inputs through `network` and keeps a clone of it as `target_network`.
 
-    The two are equal when they are built. The target network moves only by `update_target`, which
-    `SoftTargetUpdate` calls inside the compiled step, and never gets a gradient, whatever is set on
-    `trainable`. All computes through `outputs_of`, the call of the model included: a subclass that
-    treats observations otherwise overrides it, not `call`.
+    Both are equal after building. Only `update_target` changes the target network, and
+    `SoftTargetUpdate` calls it inside the compiled step. The target network never gets a gradient,
+    whatever its `trainable` is. All computation goes through `outputs_of`, also a call of the
+    model. A subclass that treats observations differently overrides `outputs_of`, not `call`.
 
     Args:
-        network: Keras model or layer. It stays the user's: `model.network is network`.
+        network: Keras model or layer. It is used itself, not copied: `model.network is network`.
         name: String or None.
         **kwargs: Arguments of `keras.Model`, such as `dtype`.
 
     Raises:
-        TypeError: If `network` is not a Keras layer, or cannot be cloned without its `get_config`,
-            or a subclass overrides `call`.
+        TypeError: If `network` is not a Keras layer, if it cannot be cloned because it has no
+            `get_config`, or if a subclass overrides `call`.
     """
 
     def __init__(
@@ -39,28 +39,28 @@ class TargetNetworkModel(ReplayTrainer):
         super().__init__(name=name, **kwargs)
         if type(self).call is not TargetNetworkModel.call:
             raise TypeError(
-                "Override `outputs_of(network, observation, training)` instead of `call`, or the "
-                "target network and the policy would compute something else. Received: a `call` in "
+                "Override `outputs_of(network, observation, training)` instead of `call`: the "
+                "target network and the policy would not use `call`. Received: a `call` in "
                 f"{type(self).__name__}"
             )
         self.network = network
-        with keras.name_scope("target_network"):  # its weights' paths tell them apart
+        with keras.name_scope("target_network"):  # weights of both networks get different paths
             self.target_network = clone_network(network)
-        self.target_follows = False  # whether anything has moved it, or is about to
-        self.action_start = 0  # what the environment calls action 0
+        self.target_follows = False  # whether something updates the target network
+        self.action_start = 0  # the environment's number of the first action
         self._observation_rank: int | None = None
         if network.built:
-            # The model itself is built later: a subclass may still add layers and metrics.
+            # The model itself is built later, because a subclass may still add layers and metrics.
             self._build_equal(input_shape_of(network), lambda net, inputs: net(inputs))
 
     def build(self, input_shape: Any) -> None:
-        """Builds both networks, unless they are built, and makes them equal."""
+        """Builds both networks and makes them equal, unless they are already built."""
         self._observation_rank = len(_first_shape(input_shape)) - 1
         if not self.target_network.built:
             self._build_equal(input_shape, self.outputs_of)
 
     def build_for(self, observation: Any) -> None:
-        """Builds the model for observations `[B, ...]` (or a dict of such), unless it is built."""
+        """Builds the model, if needed, for observations `[B, ...]` (or a dict of arrays)."""
         if not self.built:
             shape = keras.tree.map_structure(lambda a: (None, *a.shape[1:]), observation)
             self.build(input_shape_of(self.network) if self.network.built else shape)
@@ -77,29 +77,29 @@ class TargetNetworkModel(ReplayTrainer):
             soft_update(self.network, self.target_network, tau=1.0)
             for layer in layers_of(self.target_network):
                 if isinstance(layer, keras.layers.Normalization):
-                    layer.finalize_state()  # it computes with what it derived from its weights
+                    layer.finalize_state()  # it computes with values derived from its weights
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns what the network gives for observations `[B, ...]`."""
+        """Returns the outputs of `network` for observations `[B, ...]`."""
         return self.outputs_of(self.network, inputs, training)
 
     def outputs_of(
         self, network: keras.layers.Layer, observation: Any, training: bool | None = False
     ) -> Any:
-        """Returns what a network gives for observations; everything that computes comes by here.
+        """Returns the outputs of a network for observations; all computation uses this method.
 
         Args:
-            network: `network`, `target_network` or another one of their architecture.
-            observation: `[B, ...]` (or a dict of such).
+            network: `network`, `target_network` or another network of the same architecture.
+            observation: `[B, ...]` (or a dict of arrays).
             training: Bool or None, as in the call of a Keras layer. Defaults to `False`.
         """
         return network(observation, training=training)
 
     def update_target(self, tau: float = 1.0) -> None:
-        """Moves the target network a step towards the online one: `soft_update` with this `tau`.
+        """Moves the target network towards the online network: one `soft_update` with this `tau`.
 
         Args:
-            tau: Float in [0, 1]. Defaults to `1.0`, a copy.
+            tau: Float in [0, 1]; 1 copies. Defaults to `1.0`.
 
         Raises:
             ValueError: If `tau` is outside [0, 1] or the agent is not built.
@@ -108,23 +108,23 @@ class TargetNetworkModel(ReplayTrainer):
         self.target_follows = True
 
     def known_input_shape(self) -> Any:
-        """Returns the input shape of the network, once it is built."""
+        """Returns the input shape of the network if it is built, otherwise None."""
         return input_shape_of(self.network) if self.network.built else None
 
     def after_epoch(self) -> None:
-        """Warns, once, if nothing has updated the target network."""
+        """Warns once if nothing has updated the target network."""
         if not self.target_follows:
             self.target_follows = True
             warnings.warn(
-                "The target network has not been updated: it still is the network of the start. "
-                "Add `keras_dqn.SoftTargetUpdate(tau=0.005)` to the callbacks of `fit`, or call "
+                "The target network has not been updated: it still has its first weights. Add "
+                "`keras_dqn.SoftTargetUpdate(tau=0.005)` to the callbacks of `fit`, or call "
                 "`agent.update_target(tau)`.",
                 stacklevel=2,
             )
 
     @property
     def trainable_variables(self) -> list:
-        """The variables that get a gradient: never those of the target network."""
+        """The variables that get a gradient, without those of the target network."""
         target = {id(variable) for variable in self.target_network.variables}
         return [v for v in super().trainable_variables if id(v) not in target]
 
@@ -135,16 +135,16 @@ class TargetNetworkModel(ReplayTrainer):
 
     @property
     def non_trainable_variables(self) -> list:
-        """All other variables, those of the target network among them."""
+        """All other variables, including those of the target network."""
         return _without(self.variables, self.trainable_variables)
 
     @property
     def non_trainable_weights(self) -> list:
-        """All other weights, those of the target network among them."""
+        """All other weights, including those of the target network."""
         return _without(self.weights, self.trainable_variables)
 
     def get_config(self) -> dict:
-        """Returns what `from_config` needs, the serialized network among it."""
+        """Returns the arguments for `from_config`, including the serialized network."""
         start = {"action_start": self.action_start} if self.action_start else {}
         return {
             **super().get_config(),
@@ -154,7 +154,7 @@ class TargetNetworkModel(ReplayTrainer):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "TargetNetworkModel":
-        """Creates the model again from its config."""
+        """Creates a model from a config that `get_config` returned."""
         network = keras.saving.deserialize_keras_object(
             config["network"], custom_objects=custom_objects
         )
@@ -169,10 +169,10 @@ class TargetNetworkModel(ReplayTrainer):
     def save(
         self, filepath: Any, overwrite: bool = True, zipped: Any = None, **kwargs: Any
     ) -> None:
-        """Saves the agent, as `keras.Model.save` does; a crash leaves the old file or the new one.
+        """Saves the agent, as `keras.Model.save` does; a crash leaves the old or the new file.
 
         Args:
-            filepath: As in Keras; what is promised holds for a local `.keras` file.
+            filepath: As in Keras. Only a local `.keras` file is safe in a crash.
             overwrite: As in Keras.
             zipped: As in Keras.
             **kwargs: As in Keras.
@@ -188,10 +188,10 @@ class TargetNetworkModel(ReplayTrainer):
     def save_weights(
         self, filepath: Any, overwrite: bool = True, *args: Any, **kwargs: Any
     ) -> None:
-        """Saves the weights, as `keras.Model.save_weights` does; a crash leaves a whole file.
+        """Saves the weights, as `keras.Model.save_weights` does; a crash leaves a complete file.
 
         Args:
-            filepath: As in Keras; what is promised holds for a local `.weights.h5` file.
+            filepath: As in Keras. Only a local `.weights.h5` file is safe in a crash.
             overwrite: As in Keras.
             *args: As in Keras.
             **kwargs: As in Keras.
@@ -205,7 +205,7 @@ class TargetNetworkModel(ReplayTrainer):
             super().save_weights(unfinished, True, **kwargs)
 
     def load_weights(self, filepath: Any, **kwargs: Any) -> None:
-        """Loads weights, as `keras.Model.load_weights` does, into a built network."""
+        """Loads weights, as `keras.Model.load_weights` does; the network must be built."""
         self._build_if_known()
         super().load_weights(filepath, **kwargs)
 
@@ -217,9 +217,9 @@ class TargetNetworkModel(ReplayTrainer):
     # State
 
     def get_state(self) -> dict[str, Any]:
-        """Returns all weights, the seed generators of the layers included, and the optimizer's.
+        """Returns all variables of the model, with the layers' seeds, and those of the optimizer.
 
-        Metrics are not in it: they start anew in each epoch.
+        Metrics are not included, because each epoch resets them.
         """
         return {
             "variables": [variable.numpy() for variable in self.variables],
@@ -228,10 +228,10 @@ class TargetNetworkModel(ReplayTrainer):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state of a model that was made, built and compiled with the same arguments.
+        """Restores the state of a model that was made, built and compiled with the same arguments.
 
         Raises:
-            ValueError: If it has other variables; nothing changes then.
+            ValueError: If the state has variables of other shapes. The model then stays unchanged.
         """
         pairs: list[tuple] = []
         for name in ("variables", "optimizer_variables"):
@@ -240,7 +240,7 @@ class TargetNetworkModel(ReplayTrainer):
             received = [np.shape(value) for value in state[name]]
             if shapes != received:
                 raise ValueError(
-                    f"`state` must hold {name} of the shapes {shapes}. Received: {received}"
+                    f"`state` must hold {name} with the shapes {shapes}. Received: {received}"
                 )
             pairs += zip(own, state[name], strict=True)
         for variable, value in pairs:
@@ -257,7 +257,7 @@ def _without(variables: list, excluded: list) -> list:
 
 
 def _first_shape(shape: Any) -> tuple:
-    """Returns the first shape of a shape, or of a (nested) dict or list of shapes."""
+    """Returns a shape itself, or the first shape of a (nested) dict or list of shapes."""
     while not all(size is None or isinstance(size, int) for size in shape):
         shape = next(iter(shape.values())) if isinstance(shape, dict) else shape[0]
     return tuple(shape)

@@ -45,10 +45,10 @@ def test_another_agent_goes_on_from_it(make_batches):
 def test_states_of_other_agents_are_refused(make_agent):
     agent = make()
     before = agent.get_state()
-    with pytest.raises(ValueError, match="`state` must hold variables of the shapes"):
+    with pytest.raises(ValueError, match="`state` must hold variables with the shapes"):
         agent.set_state(make_agent().get_state())
     uncompiled = keras_dqn.DQN(keras.models.clone_model(agent.network))
     uncompiled.build((None, 3))
-    with pytest.raises(ValueError, match="`state` must hold optimizer_variables of the shapes"):
+    with pytest.raises(ValueError, match="`state` must hold optimizer_variables with the shape"):
         agent.set_state(uncompiled.get_state())
     np.testing.assert_equal(agent.get_state(), before)
