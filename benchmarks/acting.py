@@ -1,10 +1,10 @@
-"""Microseconds to act, and of the collector's own work for an environment step.
+"""Measures the microseconds to act, and the collector's own microseconds per environment step.
 
-Acting is one greedy call of the 64-64 MLP for 1, 8 and 64 environments. `agent.act` acts with the
-network as it is now, and what bounds it is one bare compiled call of the network; a policy acts
-with the weights of its last `refresh`, and its bound is that call and the reading of the weights.
-The collector's own work is that of `CollectTransitions` where network and environment cost next to
-nothing: they return the same two arrays in turns.
+Acting is one greedy call of the 64-64 MLP for 1, 8 and 64 environments. `agent.act` uses the
+current weights of the network; its lower bound is one compiled call of the bare network. A policy
+uses the weights of its last `refresh`; its lower bound is that call plus reading the weights. The
+collector's own work is the work of `CollectTransitions` when network and environment cost almost
+nothing, because they return the same two arrays in turns.
 """
 
 import argparse
@@ -33,7 +33,7 @@ UPDATES_PER_EXECUTION = 64
 
 
 def acting(envs):
-    """Returns the ways to act, each a function of nothing."""
+    """Returns the ways to act, each a function without arguments."""
     network = keras.Sequential(
         [
             keras.Input(OBSERVATIONS.shape),
@@ -80,7 +80,7 @@ def acting(envs):
 
 
 class FreeEnv(gym.Env):
-    """Costs next to nothing; an episode has 200 steps."""
+    """An environment that costs almost nothing; an episode has 200 steps."""
 
     observation_space, action_space = OBSERVATIONS, ACTIONS
 
@@ -98,7 +98,7 @@ class FreeEnv(gym.Env):
 
 
 class FreeVectorEnv(VectorEnv):
-    """The same for E environments, whose episodes end one after another."""
+    """The same for E environments; their episodes end one after another."""
 
     single_observation_space, single_action_space = OBSERVATIONS, ACTIONS
 
@@ -143,7 +143,7 @@ def collecting(envs):
 
 
 def rates_of(ways, rounds, seconds, units=1):
-    """Returns units per second of each way in each round, the ways in turns."""
+    """Runs all ways in turns and returns the units per second of each way in each round."""
     rates = {name: [] for name in ways}
     calls = {name: 1 for name in ways}
     for name, way in ways.items():
@@ -187,7 +187,7 @@ def main():
         rows += report(title, rates, "bare call + reading the weights")
     for envs in args.envs:
         if envs != 8:
-            # A row with which a vector environment resets itself counts as no step: 64 / 63.7.
+            # Rows in which a vector environment resets itself are no steps: 64 / 63.7.
             rates = rates_of(collecting(envs), args.rounds, args.seconds, UPDATES_PER_EXECUTION)
             rows += report(f"collecting, an environment step, {envs} environments", rates,
                            "collector")  # fmt: skip

@@ -1,10 +1,10 @@
-"""This checkout against another one, an older commit say, in turns: rates and their ratio.
+"""Compares this checkout with another one (say, an older commit) in turns: rates and their ratio.
 
     git worktree add ../old COMMIT
     python benchmarks/against.py --old ../old --parts learner-mlp64 learner-mlp256 end replay
 
-Both run in this interpreter, each its own package and its own contenders. The interval is that of
-the mean ratio (of logarithms, Student's t, 95%).
+Both run in this interpreter, each with its own package and its own contenders. The table gives the
+95% interval of the mean ratio (Student's t on logarithms).
 """
 
 import argparse
@@ -66,7 +66,7 @@ def contender(name, root, script, args, env):
 
 
 def count_of(racers, request, seconds):
-    """Returns how much work takes about so many seconds, once all is compiled and filled."""
+    """Returns the amount of work for about this many seconds, after compiling and filling."""
     rates = []
     for racer in racers:
         racer.measure({**request, "count": 100})

@@ -1,7 +1,7 @@
-"""Environment steps per second on CartPole-v1, collecting and learning together.
+"""Measures environment steps per second on CartPole-v1, collecting and learning together.
 
-One update per environment step, batch 64, MLP 64-64, target blended, with 1, 8 and 64
-environments. Start-up, which is imports and the first compilation, is reported apart.
+The setting is one update per environment step, batch 64, MLP 64-64, a blended target, and 1, 8 and
+64 environments. Start-up (imports and the first compilation) is reported separately.
 """
 
 import argparse

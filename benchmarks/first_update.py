@@ -1,6 +1,6 @@
-"""Seconds from the start of Python to the first update, in parts, beside Stable-Baselines3's.
+"""Measures the seconds from the start of Python to the first update, here and in SB3, in parts.
 
-Each round starts each program once, in an order that rotates.
+SB3 is Stable-Baselines3. Each round starts each program once, in rotating order.
 """
 
 import argparse

@@ -1,25 +1,25 @@
-"""Updates per second of the learner alone: draw a batch, TD update, Adam, blend of the target.
+"""Measures updates per second of the learner alone: batch, TD update, Adam, blend of the target.
 
-Each contender is fed the same made-up transitions and does the same arithmetic, double Q-learning
-with the Huber loss, in a process of its own; where a library does less or more, its line says so.
-They take turns (see race.py), and the ratios are those within a round. The environments are not
-stepped: end_to_end.py does that.
+Each contender runs in a separate process, gets the same made-up transitions and does the same
+arithmetic, double Q-learning with the Huber loss. If a library does less or more, its line says so.
+The contenders take turns (see race.py), and each ratio compares rates of the same round. No
+environment is stepped here: end_to_end.py does that.
 
-The peers live in an environment of their own, made by one command:
+The peers (other libraries) need a separate environment. One command makes it:
 
     python -m venv .peers && .peers/bin/pip install torch==2.13.0 && \
         .peers/bin/pip install -r benchmarks/peers.txt
 
     python benchmarks/learner.py --task mlp64 --peers-python .peers/bin/python
 
-TF-Agents runs on Keras 2 and wants another one:
+TF-Agents runs on Keras 2 and needs another one:
 
     python -m venv .tf-agents && .tf-agents/bin/pip install tf-agents tf-keras tensorboard gymnasium
 
     python benchmarks/learner.py --task mlp64 --peers-python .peers/bin/python \
         --tf-agents-python .tf-agents/bin/python
 
-A peer whose interpreter is not given does not take part, and the table says so.
+Without its interpreter a peer does not take part, and the table says so.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from race import Contender, race, table, write_csv
 HERE = pathlib.Path(__file__).parent
 BASELINE = "ours, K=64"
 
-# One thread where measured better: an update of a small network is too short to be shared out, and
-# handing it over costs more than it saves. The rest take what the library chooses.
+# One thread where it was measured to be faster: an update of a small network is too short, and
+# sharing it among threads costs more than it saves. Others use the library's own number.
 ONE_THREAD = {
     "tensorflow": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"},
     "torch": {"OMP_NUM_THREADS": "1"},
@@ -41,12 +41,12 @@ ONE_THREAD = {
     "jax": {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "OMP_NUM_THREADS": "1"},
 }
 TASKS = {"mlp64": "4-64-64-2, batch 64", "mlp256": "4-256-256-2, batch 256", "cnn": "Nature CNN"}
-# XLA's convolutions inside a loop take seconds per call on a CPU: long scans sit that task out.
+# XLA's convolutions inside a loop take seconds per call on a CPU: long scans leave out that task.
 MLP = ("mlp64", "mlp256")
 
 
 class Entry(NamedTuple):
-    """A line of the table; `library` is what it runs on and where its threads are looked up."""
+    """A line of the table; `library` names its backend, which also sets its threads."""
 
     name: str
     library: str
@@ -93,7 +93,7 @@ ENTRIES = [
 
 
 def start(entry, task, pythons):
-    """Starts a contender; its first updates, outside the race, tell how many fill a round."""
+    """Starts a contender; its first updates (before the race) show how many fill a round."""
     contender = Contender(
         entry.name,
         pythons[entry.library],

@@ -1,7 +1,8 @@
-"""How reliably the quick start learns: its own settings, one process a seed, greedy returns.
+"""Measures how reliably the quick start learns: its own settings, many seeds, greedy returns.
 
-Writes one row a seed as it goes; rows that are there already are kept, not run again. The last
-table gives the mean with its 95% bootstrap interval over seeds, and how many seeds reach a return.
+Each seed runs in one process and writes one row when it ends. Rows that already exist are kept and
+not run again. The last table gives the mean with its 95% bootstrap interval over the seeds, and how
+many seeds solve the environment.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""Environment steps per second of the tutorials' own loop, beside Stable-Baselines3's whole loop.
+"""Compares environment steps per second of the tutorials' own loop and of Stable-Baselines3's.
 
-One environment, one update a step, batch 64, MLP 128-128 on CartPole-v1. Ours also computes 5-step
-returns and priorities. TensorFlow has one thread, as in the example, or those it takes by itself.
+The setting is one environment, one update per step, batch 64, MLP 128-128 on CartPole-v1. Our loop
+also computes 5-step returns and priorities. TensorFlow uses one thread, as in the example, or its
+default number.
 """
 
 import argparse

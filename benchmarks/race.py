@@ -1,13 +1,13 @@
 """Runs contenders in turns and compares their rates as ratios of the same round.
 
-Each contender is a process of its own, so that two libraries never share threads, and stays up for
-the whole race, so that compiling is paid once, before the first round, and reported apart. A round
-asks every contender for the same kind of work, in an order that rotates: what else the machine does
-then falls on all of them, and the ratio within a round says more than the rates.
+Each contender is a separate process, so two libraries never share threads. It runs for the whole
+race, so it compiles once, before the first round; this time is reported separately. In each round
+every contender does the same kind of work, in rotating order. Other load on the machine then
+affects all of them, so the ratio within a round is more reliable than the rates.
 
-The protocol is one JSON object a line. The contender prints `{"ready": true, "startup_seconds":
-s}`, reads a request, works, prints `{"count": n, "seconds": s}`, until its input ends. `serve` is
-the contender's side. This module needs the standard library alone.
+The protocol is one JSON object per line. The contender prints `{"ready": true, "startup_seconds":
+s}`. Then it reads a request, works and prints `{"count": n, "seconds": s}`, until its input ends.
+`serve` is the contender's side. This module needs only the standard library.
 """
 
 import csv
@@ -26,15 +26,15 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 class Contender:
     """A process that does work on request.
 
-    The constructor starts `python script *args` and returns when it is ready or has failed. What
-    failed keeps the reason in `error` and takes no part in the race.
+    The constructor starts `python script *args` and returns when the process is ready or has
+    failed. A failed contender keeps the reason in `error` and takes no part in the race.
 
     Args:
-        name: String, what tables call it.
+        name: String, its name in tables.
         python: Path of the interpreter that runs it.
         script: Path of the script, relative to `benchmarks/` or absolute.
         args: Strings, the script's arguments. Defaults to none.
-        env: Dict of environment variables to set on top of the present ones. Defaults to none.
+        env: Dict of environment variables to add to the present ones. Defaults to none.
     """
 
     def __init__(self, name, python, script, args=(), env=None):
@@ -114,12 +114,12 @@ def race(contenders, rounds, request):
 
     Args:
         contenders: List of `Contender`.
-        rounds: Integer, how often each is measured.
-        request: Dict sent to every contender, or a function from a contender to such a dict, for
-            contenders so far apart that the same amount of work suits no two of them.
+        rounds: Integer, measurements of each contender.
+        request: Dict sent to every contender, or a function from a contender to such a dict. Use a
+            function if the speeds are so different that each needs another amount of work.
 
     Returns:
-        Dict from name to a list of `rounds` rates; the list of one that failed is empty.
+        Dict from name to a list of `rounds` rates; the list of a failed contender is empty.
     """
     rates = {contender.name: [] for contender in contenders}
     for round_index in range(rounds):
@@ -140,11 +140,11 @@ def table(rates, baseline, notes=None):
 
     Args:
         rates: Dict from name to rates, as `race` returns it.
-        baseline: The name that the others are compared with.
+        baseline: The name of the contender with which the others are compared.
         notes: Dict from name to a remark, such as why it took no part. Defaults to none.
 
     Returns:
-        List of dicts, the rows printed, for `write_csv`.
+        List of dicts, the printed rows, for `write_csv`.
     """
     notes = notes or {}
     rows = [_row(name, rates[name], rates.get(baseline), notes.get(name, "")) for name in rates]
@@ -176,11 +176,11 @@ def write_csv(path, rows):
 
 
 def serve(work):
-    """Answers requests from standard input until it ends; call it when all is compiled.
+    """Answers requests from standard input until it ends; call it after compiling.
 
     Args:
-        work: Function from a request, a dict, to the number of units done. It returns only when
-            they are done, whatever the library leaves running in the background.
+        work: Function from a request (a dict) to the number of units done. It must return only
+            when they are done, even if the library works in the background.
     """
     now = time.time()
     started_at = float(os.environ.get(_STARTED_AT, now))

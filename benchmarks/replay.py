@@ -1,16 +1,16 @@
-"""Microseconds to add and to sample, with and without priorities, and bytes of a transition.
+"""Measures microseconds to add and to sample, with and without priorities, and memory use.
 
-Adding is given for each environment step; a sample is 64 rows or 64 times 64 (what `model.fit`
-asks for at 64 updates an execution), at 100,000 rows.
+Adding is measured per environment step. A sample has 64 rows, or 64 times 64 (as `model.fit` draws
+for 64 updates per execution). The buffer holds 100,000 rows.
 
-With priorities, at 100,000 and at 1,000,000 rows, an update draws 64 rows and feeds their TD errors
-back; K says for how many updates that is done at once. At K=64 keras_dqn draws 64 batches, each
-with strata and weights of its own, the peers one of 4,096 rows.
+With priorities, the buffer holds 100,000 or 1,000,000 rows. An update draws 64 rows and feeds their
+TD errors back; K is the number of updates that do this at once. At K=64 keras_dqn draws 64 batches,
+each with separate strata and weights; the peers draw one batch of 4,096 rows.
 
-Bytes are the growth of the process while the buffer is filled with episodes of 200 steps and drawn
-from now and then, over the transitions it then holds.
+Memory use is in bytes per transition: the growth of the process while the buffer is filled with
+episodes of 200 steps and sometimes sampled, divided by the number of transitions it then holds.
 
-The peers' interpreter is made as learner.py says:
+The docstring of learner.py says how to make the peers' interpreter:
 
     python benchmarks/replay.py --peers-python .peers/bin/python
 """
@@ -28,7 +28,7 @@ import race
 
 HERE = pathlib.Path(__file__).parent
 OURS = "keras_dqn"
-# SB3 hands out torch tensors, whose copies are too small to share among threads.
+# SB3 returns torch tensors; copying them is too little work to share among threads.
 ENV = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 CASES = [
     *[{"operation": "add", "envs": envs} for envs in (1, 8, 64)],
@@ -89,8 +89,8 @@ def title_of(case):
 
 
 def race_case(case, racers, rounds, seconds, baseline=OURS):
-    """Returns the rows of one case, each contender asked for about as many seconds of work."""
-    # The first request fills the buffer; the second tells how much work takes the time.
+    """Returns the rows of one case; each contender works for about the same number of seconds."""
+    # The first request fills the buffer; the second shows how much work fills the time.
     counts = {}
     for racer in racers:
         racer.measure({**case, "count": 100})
@@ -148,7 +148,7 @@ def priority_rows(args):
 
 
 def bytes_of(name, arguments, peers_python):
-    """Returns the bytes of a stored transition, measured in a process of its own, or an error."""
+    """Returns the bytes of a stored transition, measured in a separate process, or an error."""
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     command = [python_of(name, peers_python), HERE / script_of(name), "--memory", *arguments]
     done = subprocess.run(
@@ -160,7 +160,7 @@ def bytes_of(name, arguments, peers_python):
 
 
 def memory_rows(args):
-    """Returns the rows of the memory that buffers take."""
+    """Returns the rows about the memory use of buffers."""
     rows = []
     for title, variants in MEMORY:
         print(f"\nbytes of a stored transition, {title}")

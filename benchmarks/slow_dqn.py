@@ -1,7 +1,7 @@
-"""Times the pieces of docs/slow-dqn.md, plain Keras beside ours, and prints the page's table.
+"""Measures the pieces of docs/slow-dqn.md in plain Keras and in ours, and prints the page's table.
 
-The plain Keras code is taken from the page itself. Both take turns: a ratio is that of two rates of
-the same round. Rates are calls a second, for ours updates a second where one call makes many.
+The plain Keras code is read from the page itself. Both take turns, and a ratio compares two rates
+of the same round. A rate is calls per second, or updates per second if one of our calls makes many.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def transitions():
 
 
 def plain_keras():
-    """Returns the page's pieces by name, functions of nothing."""
+    """Returns the page's pieces by name, as functions without arguments."""
     page = {}
     for block in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
         exec(block, page)
@@ -57,7 +57,7 @@ def plain_keras():
 
 
 def ours():
-    """Returns ours under the same names: a function of nothing, and how much one call does."""
+    """Returns our pieces under the same names: a function, and the units of one call."""
     hidden = [keras.layers.Dense(24, "relu") for _ in range(2)]
     agent = keras_dqn.DQN(keras.Sequential([keras.Input((4,)), *hidden, keras.layers.Dense(2)]))
     agent.compile(keras.optimizers.Adam(1e-3), "mse", steps_per_execution=K)
