@@ -18,8 +18,8 @@ import keras
 import keras_dqn
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-parser.add_argument("--seed", type=int, default=0, help="of all that draws (default 0)")
-parser.add_argument("--env-steps", type=int, default=50_000, help="to learn from (default 50000)")
+parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
+parser.add_argument("--env-steps", type=int, default=50_000, help="budget (default 50000)")
 args = parser.parse_args()
 keras.utils.set_random_seed(args.seed)
 

@@ -3,7 +3,7 @@ Title: DDPG with two slow target networks
 Author: The keras_dqn authors
 Date created: 2026/11/23
 Last modified: 2026/11/24
-Description: DDPG (Lillicrap et al., 2016) swings up a pendulum: two targets in one `fit`.
+Description: DDPG (Lillicrap et al., 2016) swings up a pendulum with two targets in one `fit`.
 Accelerator: None
 """
 
@@ -20,7 +20,7 @@ import tensorflow as tf
 import keras_dqn
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-parser.add_argument("--epochs", type=int, default=9, help="of 1000 steps (default 9)")
+parser.add_argument("--epochs", type=int, default=9, help="of 1000 updates (default 9)")
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
 keras.utils.set_random_seed(args.seed)
@@ -41,7 +41,7 @@ class DDPG(keras.Model):
     def train_step(self, data):
         observation, action, reward, next_observation = data
         next_value = self.target_critic((next_observation, self.target_actor(next_observation)))
-        target = reward + 0.99 * next_value  # Pendulum's only end, the time limit, is none
+        target = reward + 0.99 * next_value  # a time limit is no end, and Pendulum has no other
         with tf.GradientTape(persistent=True) as tape:
             critic_loss = keras.ops.mean((self.critic((observation, action)) - target) ** 2)
             actor_loss = -keras.ops.mean(self.critic((observation, self.actor(observation))))

@@ -78,7 +78,7 @@ test_x, test_y = draw(2_000)
 x, y = draw(4_000)
 labelled = np.arange(200)
 y[:40] = rng.integers(10, size=40)
-# Each labelled image ten times more, so that a third of each batch has labels.
+# Each labelled image is added ten times, so that a third of each batch has labels.
 x, y = (np.concatenate([a, np.repeat(a[labelled], 10, axis=0)]) for a in (x, y))
 has_label = np.repeat([0.0, 1.0], [4_000, 2_000])
 for name, consistency in (("labels alone", 0.0), ("with consistency", 10.0)):

@@ -3,7 +3,7 @@ Title: The tutorials' own loop
 Author: The keras_dqn authors
 Date created: 2026/11/23
 Last modified: 2026/11/24
-Description: A loop of one's own on CartPole, without `fit`, with prioritized replay.
+Description: Your own loop learns CartPole, without `fit` and with prioritized replay.
 Accelerator: None
 """
 
@@ -12,7 +12,7 @@ import os
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own log, on import
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # more of them cost time with a small network
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # more threads make a small network slower
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import gymnasium as gym

@@ -40,9 +40,9 @@ def play(env_steps, seed):
     return replay
 
 
-@tf.autograph.experimental.do_not_convert  # else AutoGraph warns on Python 3.13
+@tf.autograph.experimental.do_not_convert  # otherwise AutoGraph warns on Python 3.13
 def change(observation, transition, weight):
-    """Returns what `fit` unpacks: inputs, targets and sample weights."""
+    """Returns the batch for `fit`: inputs, targets and sample weights."""
     inputs = observation, tf.one_hot(transition["action"], 2)
     return inputs, transition["next_observation"] - observation, weight
 
@@ -58,7 +58,7 @@ model.fit(
     play(10_000, args.seed).dataset(256).map(change),
     epochs=args.epochs,
     steps_per_epoch=500,
-    shuffle=False,  # Keras warns of its own default with a dataset
+    shuffle=False,  # with its default and a dataset, Keras gives a warning
     verbose=2,
 )
 

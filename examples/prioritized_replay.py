@@ -3,7 +3,7 @@ Title: Prioritized replay on the blind cliffwalk
 Author: The keras_dqn authors
 Date created: 2026/11/22
 Last modified: 2026/11/24
-Description: With priorities, one reward behind many steps is learned in far fewer updates.
+Description: With priorities, an agent learns a reward after many steps in far fewer updates.
 Accelerator: None
 """
 

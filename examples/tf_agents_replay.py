@@ -3,7 +3,7 @@ Title: Replay buffers of TF-Agents
 Author: The keras_dqn authors
 Date created: 2026/11/22
 Last modified: 2026/11/24
-Description: CartPole from a TF-Agents replay buffer, and from a dataset of trajectories.
+Description: A DQN learns CartPole from a TF-Agents replay buffer, and from trajectories.
 Accelerator: None
 """
 
@@ -53,7 +53,7 @@ agent.fit(
 )
 print("return", evaluate.evaluate(agent))
 
-# What TF-Agents' own drivers have collected is learned from without our buffer or collector.
+# Data collected by TF-Agents' own drivers can be used without our buffer or collector.
 trajectories = replay.replay_buffer.as_dataset(sample_batch_size=64, num_steps=6)
 agent.fit(
     transitions_from_trajectories(trajectories, gamma=0.99),

@@ -3,7 +3,7 @@ Title: A search over settings
 Author: The keras_dqn authors
 Date created: 2026/11/23
 Last modified: 2026/11/24
-Description: KerasTuner searches learning rate, tau and n-step by the greedy return.
+Description: KerasTuner searches the learning rate, tau and n-step with the best greedy return.
 Accelerator: None
 """
 # python -m pip install ".[tune]"
@@ -20,7 +20,7 @@ import keras_tuner
 import keras_dqn
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-parser.add_argument("--trials", type=int, default=6, help="to run (default 6)")
+parser.add_argument("--trials", type=int, default=6, help="number of runs (default 6)")
 parser.add_argument("--epochs", type=int, default=6, help="of 2048 updates (default 6)")
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()

@@ -21,9 +21,9 @@ import keras_dqn
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("agent", nargs="?", type=pathlib.Path, default="cartpole.keras")
-parser.add_argument("--env", default="CartPole-v1", help="it was trained on")
-parser.add_argument("--folder", type=pathlib.Path, default="videos", help="of the video")
-parser.add_argument("--seed", type=int, default=0, help="of the episode's start (default 0)")
+parser.add_argument("--env", default="CartPole-v1", help="its environment")
+parser.add_argument("--folder", type=pathlib.Path, default="videos", help="folder of the video")
+parser.add_argument("--seed", type=int, default=0, help="of the episode (default 0)")
 args = parser.parse_args()
 if not args.agent.exists():
     parser.error(f"no file {args.agent}; `python examples/cartpole.py` makes cartpole.keras")
