@@ -42,20 +42,17 @@ class OneBatch:
 
     def _compiled(self, batch: Any) -> Callable[[Any], dict]:
         self._build_for(batch)
-        packed = _packed(batch)
-        shapes = [(leaf.shape, leaf.dtype) for leaf in tf.nest.flatten(batch)]
+        specs = [(leaf.shape, tf.as_dtype(leaf.dtype)) for leaf in tf.nest.flatten(batch)]
 
-        def step(packed: list) -> dict:
-            leaves = _unpacked(packed, shapes)
-            return self._step(tf.nest.pack_sequence_as(batch, leaves))
+        def step(packed: tf.Tensor) -> dict:
+            return self._step(tf.nest.pack_sequence_as(batch, _unpacked(packed, specs)))
 
         num_variables = None
         while num_variables != len(self._model.metrics_variables):
-            # The first trace creates the variables of `compile(metrics=...)`. A second trace is
-            # needed to reset them.
+            # The first trace makes the variables of `compile(metrics=...)`, a second resets them.
             num_variables = len(self._model.metrics_variables)
             function = tf.function(step, jit_compile=self._model.jit_compile, autograph=False)
-            program = function.get_concrete_function(packed)
+            program = function.get_concrete_function(_packed(batch))
         return program
 
     def _build_for(self, batch: Any) -> None:
@@ -68,23 +65,23 @@ class OneBatch:
         return dict(self._model.train_step(batch))
 
 
-def _packed(batch: Any) -> list[tf.Tensor]:
-    """Joins all arrays of one dtype into one vector: TensorFlow needs 40 us for each argument."""
-    groups: dict[np.dtype, list[np.ndarray]] = {}
-    for leaf in tf.nest.flatten(batch):
-        groups.setdefault(leaf.dtype, []).append(leaf.reshape(-1))
-    return [tf.constant(np.concatenate(leaves)) for leaves in groups.values()]
+def _packed(batch: Any) -> tf.Tensor:
+    """Returns the bytes of all arrays as one vector: each argument costs TensorFlow 40 us."""
+    leaves = [np.ascontiguousarray(leaf).reshape(-1) for leaf in tf.nest.flatten(batch)]
+    return tf.constant(np.concatenate([leaf.view(np.uint8) for leaf in leaves]))
 
 
-def _unpacked(packed: list[tf.Tensor], shapes: list[tuple]) -> list[tf.Tensor]:
-    """Returns the single tensors from the vectors of `_packed`."""
-    vectors = {tf.as_dtype(vector.dtype).as_numpy_dtype: vector for vector in packed}
-    ends = dict.fromkeys(vectors, 0)
-    leaves = []
-    for shape, dtype in shapes:
-        begin = ends[dtype.type]
-        ends[dtype.type] = begin + int(np.prod(shape))
-        leaves.append(tf.reshape(vectors[dtype.type][begin : ends[dtype.type]], shape))
+def _unpacked(packed: tf.Tensor, specs: list[tuple]) -> list[tf.Tensor]:
+    """Returns the tensors of these shapes and dtypes that `_packed` has put together."""
+    leaves, end = [], 0
+    for shape, dtype in specs:
+        begin, end = end, end + dtype.size * int(np.prod(shape))
+        if dtype.size == 1:
+            leaf = tf.reshape(packed[begin:end], shape)
+        else:
+            leaf = tf.reshape(packed[begin:end], (*shape, dtype.size))
+        leaf = tf.cast(leaf, dtype) if dtype.is_bool else tf.bitcast(leaf, dtype)
+        leaves.append(leaf)
     return leaves
 
 

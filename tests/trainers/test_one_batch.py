@@ -113,3 +113,43 @@ def test_a_metric_of_such_a_name_is_refused(make_agent, make_batches, name):
     (batch,) = make_batches(1, batch_size=5)
     with pytest.raises(ValueError, match=f"must not be named `{name}`"):
         agent.train_on_batch(*batch)
+
+
+def test_every_dtype_reaches_the_step_as_it_is():
+    """Pictures of bytes, halves, flags and 64-bit keys, some of them not contiguous."""
+    seen = {}
+
+    class Looks(keras_dqn.DQN):
+        def train_step(self, data):
+            observation, transition, weight = data
+            rows = {"weight": weight, **observation, **transition}
+            del rows["next_observation"]
+            for name, leaf in rows.items():
+                seen[name] = leaf.dtype
+            total = {name: keras.ops.cast(leaf, "float64") for name, leaf in rows.items()}
+            return {name: keras.ops.sum(leaf) for name, leaf in total.items()}
+
+    rng = np.random.default_rng(0)
+    observation = {
+        "picture": rng.integers(0, 255, (2, 5, 3, 3), dtype=np.uint8).swapaxes(0, 1),
+        "half": rng.normal(size=(5, 2)).astype(np.float16),
+        "flag": np.array([True, False, True, True, False]),
+        "signed": np.array([-1, 2, -3, 4, -5], np.int8),
+    }
+    transition = {
+        "action": np.array([0, 1, 0, 1, 1], np.int32),
+        "reward": rng.normal(size=10).astype(np.float32)[::2],
+        "discount": np.full(5, 0.9, np.float32),
+        "next_observation": observation,
+        "key": np.array([1, -2, 2**40, 4, 5]),
+    }
+    weight = rng.random(5).astype(np.float32)
+    inputs = {name: keras.Input(leaf.shape[1:], name=name) for name, leaf in observation.items()}
+    flat = keras.layers.Flatten()(inputs["picture"])
+    agent = Looks(keras.Model(inputs, keras.layers.Dense(2)(flat)))
+    agent.compile("sgd", jit_compile=False)
+    logs = agent.train_on_batch(observation, transition, weight, return_dict=True)
+    expected = {"weight": weight, **observation, **transition}
+    for name, value in logs.items():
+        assert value == pytest.approx(expected[name].astype(np.float64).sum(), rel=1e-12), name
+        assert seen[name] == expected[name].dtype.name
