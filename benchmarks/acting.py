@@ -3,7 +3,7 @@
 Acting is one greedy call of the 64-64 MLP for 1, 8 and 64 environments. `agent.act` uses the
 current weights of the network; its lower bound is one compiled call of the bare network. A policy
 uses the weights of its last `refresh`; its lower bound is that call plus reading the weights. The
-collector's own work is the work of `CollectTransitions` when network and environment cost almost
+collector's own work is the work of `Collector` when network and environment cost almost
 nothing, because they return the same two arrays in turns.
 """
 
@@ -43,8 +43,8 @@ def acting(envs):
         ]
     )
     agent = keras_dqn.DQN(network)
-    fast, compiled = agent.policy(), agent.policy()
-    compiled.backend = "compiled"  # as it is where LiteRT is not installed
+    fast, without = agent.policy(), agent.policy()
+    without.backend_reason = "LiteRT is left out"  # as it is where the extra is not installed
     observation = np.random.default_rng(0).uniform(-1, 1, (envs, 4)).astype(np.float32)
     weights = [variable.numpy() for variable in network.variables]
     values = tf.function(lambda inputs: network(inputs, training=False), autograph=False)
@@ -64,7 +64,7 @@ def acting(envs):
 
     ways = {
         "policy, LiteRT": lambda: fast(observation),
-        "policy, compiled": lambda: compiled(observation),
+        "policy, without LiteRT": lambda: without(observation),
         "agent.act": lambda: agent.act(observation),
         "bare compiled call": bare,
         "bare call + reading the weights": bare_and_read,
@@ -124,8 +124,7 @@ class FreeVectorEnv(VectorEnv):
 def collecting(envs):
     """Returns the collector with and without `replay.add`, 64 environment steps a call."""
     values = np.zeros((envs, int(ACTIONS.n)), np.float32)
-    policy = SimpleNamespace(action_values=lambda observation: values, refresh=lambda: None)
-    model = SimpleNamespace(steps_per_execution=UPDATES_PER_EXECUTION, policy=lambda: policy)
+    policy = SimpleNamespace(action_values=lambda observation: values)
     ways = {}
     for name in ("collector", "collector without replay.add"):
         env = FreeEnv() if envs == 1 else FreeVectorEnv(envs)
@@ -133,12 +132,8 @@ def collecting(envs):
         if name != "collector":
             replay.add = lambda *arrays, where: None
         exploration = keras_dqn.EpsilonGreedy(0.05)
-        collector = keras_dqn.CollectTransitions(
-            env, replay, exploration=exploration, warmup_steps=0, seed=0
-        )
-        collector.set_model(model)
-        collector.on_train_begin()
-        ways[name] = lambda collector=collector: collector.on_train_batch_begin(0)
+        collector = keras_dqn.Collector(env, replay, exploration=exploration, seed=0)
+        ways[name] = lambda collector=collector: collector.collect(policy, UPDATES_PER_EXECUTION)
     return ways
 
 
