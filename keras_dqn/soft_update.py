@@ -62,15 +62,18 @@ def _blend(source: Any, target: Any, tau: Any, copies: bool) -> None:
 
 # For each target network: the weights that its program was compiled for, and the program. Neither
 # keeps a network alive.
-_PROGRAMS: WeakKeyDictionary[keras.layers.Layer, tuple[list, Callable]] = WeakKeyDictionary()
+_PROGRAMS: WeakKeyDictionary[keras.layers.Layer, tuple[tuple, Callable]] = WeakKeyDictionary()
 
 
 def _program_of(source: keras.layers.Layer, target: keras.layers.Layer, copies: bool) -> Callable:
     """Returns the compiled program that blends the current weights of the networks."""
     check_networks(source, target)
-    weights = [copies, *source.weights, *target.weights, *source.trainable_weights]
-    made_for, program = _PROGRAMS.get(target, ([], None))
-    if program is None or [id(weight) for weight in made_for] != [id(weight) for weight in weights]:
+    online = source.weights
+    weights = [copies, *online, *target.weights]
+    trainable = [weight.trainable for weight in online]
+    (made_for, made_trainable), program = _PROGRAMS.get(target, (([], []), None))
+    same = trainable == made_trainable and list(map(id, made_for)) == list(map(id, weights))
+    if program is None or not same:
         check_same_weights(source, target)
         networks = weakref.ref(source), weakref.ref(target)
 
@@ -79,7 +82,7 @@ def _program_of(source: keras.layers.Layer, target: keras.layers.Layer, copies: 
             _blend(online, following, tau, copies)
 
         program = compiled_for_number(blend)
-        _PROGRAMS[target] = weights, program
+        _PROGRAMS[target] = (weights, trainable), program
     return program
 
 
