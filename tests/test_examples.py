@@ -35,7 +35,7 @@ RUNS = {
     "own_loop.py": ("--env-steps 1100", "greedy return"),
     "plain_model.py": ("--epochs 1", "mean squared error on unseen steps"),
     "prioritized_replay.py": ("--states 6 --max-updates 640", "plot: "),
-    "slow_target.py": ("--env-steps 1024 --seeds 1", "hard, every 500, slow decay, seed 0"),
+    "slow_target.py": ("--env-steps 1024 --seeds 1", "+ learning rate to 0, seed 0: return "),
     "tf_agents_replay.py": ("--epochs 1", "return after 256 updates"),
     "train_on_batch.py": ("--env-steps 1100", "greedy return"),
     "tune.py": ("--trials 2 --epochs 1", "return "),
@@ -49,10 +49,12 @@ NEEDS = {
 
 def write_finished_runs():
     """All runs of `slow_target.py` but the last, which it then does not repeat."""
-    targets = ["tau=1", "tau=0.05", "tau=0.005", "tau=0.0005", "hard, every 500"]
-    runs = [(target, decay, 0, 2_048, 9.0, 0.5) for target in targets for decay in ("fast", "slow")]
+    names = ["1 step, tau 0.05", "1 step, tau 0.005", "tau 1", "tau 0.05", "hard, every 500"]
+    names += ["tau 0.005", "tau 0.001, 120,000 steps", "tutorial", "+ 5 steps, gamma 0.99"]
+    for tau in ("0.005", "0.0005"):
+        names += [f"tau {tau}, epsilon * 0.9", f"tau {tau}, epsilon * 0.995"]
     with open("slow_target.csv", "w", newline="") as file:
-        csv.writer(file).writerows(runs[:-1])
+        csv.writer(file).writerows((name, 0, 2_048, 9.0, 0.5) for name in names)
 
 
 def run(name, arguments, monkeypatch, capsys):
