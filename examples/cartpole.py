@@ -49,7 +49,7 @@ collect = keras_dqn.CollectTransitions(
     seed=args.seed,
 )
 test_env = gym.make_vec("CartPole-v1", num_envs=10, vectorization_mode="sync")
-agent.fit(
+history = agent.fit(
     replay.dataset(batch_size=64, gamma=0.99, n_step=5),
     epochs=-(-updates // epoch_updates),
     steps_per_epoch=epoch_updates,

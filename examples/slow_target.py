@@ -1,8 +1,18 @@
-"""Fast and slow target networks on CartPole, a tutorial's DQN made to stay at 500; half an hour."""
+"""
+Title: Slow target networks
+Author: The keras_dqn authors
+Date created: 2026/11/22
+Last modified: 2026/11/24
+Description: Fast and slow targets on CartPole, and a tutorial's DQN made to stay; half an hour.
+Accelerator: None
+"""
 
 import argparse
 import csv
+import os
 import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own log, on import
 
 import gymnasium as gym
 import keras
@@ -11,7 +21,7 @@ import numpy as np
 
 import keras_dqn
 
-parser = argparse.ArgumentParser(description=__doc__)
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--env-steps", type=int, help="of each run (default 60000 to 120000)")
 parser.add_argument("--seeds", type=int, default=10, help="runs of each setting (default 10)")
 parser.add_argument("--csv", type=pathlib.Path, default="slow_target.csv", help="to go on from")

@@ -25,7 +25,6 @@ Last modified: 20\d\d/[01]\d/[0-3]\d
 Description: .+\.
 Accelerator: None
 """
-ONE_LINE = {"slow_target.py"}  # their headers are still of one line
 
 # Arguments that make each run short, and what its last line begins with.
 RUNS = {
@@ -107,7 +106,7 @@ def test_an_example_is_short_and_listed(name):
     source = (FOLDER / name).read_text(encoding="utf-8")
     header = ast.get_docstring(ast.parse(source), clean=False)
     assert len(source.removeprefix(f'"""{header}"""').strip().splitlines()) <= 80
-    assert re.fullmatch(".+" if name in ONE_LINE else HEADER, header)
+    assert re.fullmatch(HEADER, header)
     assert f"[`examples/{name}`](../examples/{name})" in PAGE
     assert name in RUNS or name == "watch.py"
 
