@@ -57,6 +57,7 @@ class Execution:
         self._model = model
         self._step = step
         self._hooks = hooks
+        self._counts: dict[int, tf.Tensor] = {}
         self._programs: dict[Hashable, Callable[[Any], tuple[dict, Any]]] = {}
 
     def __call__(self, iterator: Iterator) -> dict:
@@ -129,7 +130,7 @@ class Execution:
         if self._model.steps_per_execution == 1:
             inputs: tuple = (stack,)
         else:
-            inputs = (stack, tf.constant(num_batches))
+            inputs = (stack, self._count_of(num_batches))
         return partial(self._program(*inputs), *inputs)
 
     def _program(self, *inputs: Any) -> Callable[..., tuple[dict, Any]]:
@@ -147,6 +148,12 @@ class Execution:
         if not self._model.built:
             spec = batch.observation
             self._model.build(tf.nest.map_structure(lambda s: (None, *s.shape[1:]), spec))
+
+    def _count_of(self, num_batches: int) -> tf.Tensor:
+        """Returns a number as a tensor, which is made once."""
+        if num_batches not in self._counts:
+            self._counts[num_batches] = tf.constant(num_batches)
+        return self._counts[num_batches]
 
     @cached_property
     def _function(self) -> Any:

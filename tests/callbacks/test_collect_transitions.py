@@ -208,21 +208,20 @@ def test_credit_is_that_of_whole_executions_and_outlives_fit():
 
 
 BUDGETS = {  # environments, K, steps an update, warm-up, budget: updates (budget - warm-up) / rate
-    "E=1": (1, 4, 1, 10, 37, 27),
-    "E=8, K=1": (8, 1, 1, 16, 61, 45),
-    "E=8, K=16": (8, 16, 1, 16, 61, 45),
-    "E=3, one in two": (3, 4, 2, 9, 50, 20),
-    "E=3, two an update": (3, 4, 0.5, 9, 50, 82),
+    "E=1": (1, 4, 1, 10, 37, 27, "NextStep", False),
+    "E=8, K=1, NextStep": (8, 1, 1, 16, 61, 45, "NextStep", False),
+    "E=8, K=16, NextStep": (8, 16, 1, 16, 61, 45, "NextStep", False),
+    "E=8, K=16, SameStep": (8, 16, 1, 16, 61, 45, "SameStep", False),
+    "E=8, K=16, Disabled, overlap": (8, 16, 1, 16, 61, 45, "Disabled", True),
+    "E=3, one in two, overlap": (3, 4, 2, 9, 50, 20, "NextStep", True),
+    "E=3, two an update": (3, 4, 0.5, 9, 50, 82, "SameStep", False),
 }
 
 
 @pytest.mark.parametrize(
-    ("mode", "overlap"),
-    [("NextStep", False), ("SameStep", False), ("Disabled", True)],
-    ids=["NextStep", "SameStep", "Disabled, overlap"],
-)
-@pytest.mark.parametrize(
-    ("num_envs", "k", "rate", "warmup", "budget", "updates"), BUDGETS.values(), ids=BUDGETS
+    ("num_envs", "k", "rate", "warmup", "budget", "updates", "mode", "overlap"),
+    BUDGETS.values(),
+    ids=BUDGETS,
 )
 def test_a_budget_of_environment_steps_is_met_exactly(
     num_envs, k, rate, warmup, budget, updates, mode, overlap
