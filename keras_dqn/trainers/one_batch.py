@@ -23,6 +23,7 @@ class OneBatch:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._programs: dict[Hashable, Callable[[Any], dict]] = {}
+        self._names: list[str] = []
 
     def __call__(self, batch: tuple) -> dict[str, Any]:
         """Returns the logs: floats, and arrays `[B]` for logs with one value for each row.
@@ -34,11 +35,11 @@ class OneBatch:
         if self._model.run_eagerly:
             batch = tf.nest.map_structure(tf.constant, batch)
             self._build_for(batch)
-            return _to_numpy(self._step(batch))
+            return self._to_numpy(self._step(batch))
         signature = signature_of(batch)
         if signature not in self._programs:
             self._programs[signature] = self._compiled(batch)
-        return _to_numpy(self._programs[signature](_packed(batch)))
+        return self._to_numpy(self._programs[signature](_packed(batch)))
 
     def _compiled(self, batch: Any) -> Callable[[Any], dict]:
         self._build_for(batch)
@@ -62,7 +63,13 @@ class OneBatch:
         for metric in self._model.metrics:
             metric.reset_state()
         self._model.update_count.assign_add(1)
-        return dict(self._model.train_step(batch))
+        logs = dict(self._model.train_step(batch))
+        self._names = list(logs)  # some releases of TensorFlow return a dict in another order
+        return logs
+
+    def _to_numpy(self, logs: dict) -> dict[str, Any]:
+        values = {name: np.asarray(logs[name]) for name in self._names}
+        return {name: value if value.ndim else float(value) for name, value in values.items()}
 
 
 def _packed(batch: Any) -> tf.Tensor:
@@ -83,8 +90,3 @@ def _unpacked(packed: tf.Tensor, specs: list[tuple]) -> list[tf.Tensor]:
         leaf = tf.cast(leaf, dtype) if dtype.is_bool else tf.bitcast(leaf, dtype)
         leaves.append(leaf)
     return leaves
-
-
-def _to_numpy(logs: dict) -> dict[str, Any]:
-    values = {name: np.asarray(value) for name, value in logs.items()}
-    return {name: value if value.ndim else float(value) for name, value in values.items()}

@@ -189,7 +189,10 @@ class ReplayTrainer(keras.Model):
         logs = self._one_batch((x, y, sample_weight))
         if return_dict:
             return logs
-        values = [value for value in logs.values() if isinstance(value, float)]
+        # In the order of Keras: its metric of `compile(metrics=...)` holds several.
+        parts = [part for m in self.metrics for part in getattr(m, "metrics", [m])]
+        names = dict.fromkeys([*(part.name for part in parts if part.name in logs), *logs])
+        values = [logs[name] for name in names if isinstance(logs[name], float)]
         return values[0] if len(values) == 1 else values
 
     # Datasets
