@@ -1,6 +1,7 @@
 """Deep Q-learning as plain Keras."""
 
 from keras_dqn import layers as layers
+from keras_dqn import losses as losses
 from keras_dqn.acting.collector import Collector
 from keras_dqn.acting.exploration import Boltzmann, EpsilonGreedy, Greedy
 from keras_dqn.acting.policy import Policy
@@ -9,7 +10,12 @@ from keras_dqn.callbacks.evaluate_policy import EvaluatePolicy
 from keras_dqn.callbacks.learning_curve import LearningCurve
 from keras_dqn.callbacks.priority_feedback import PriorityFeedback
 from keras_dqn.callbacks.soft_target_update import SoftTargetUpdate
+from keras_dqn.models.categorical_dqn import CategoricalDQN
 from keras_dqn.models.dqn import DQN
+from keras_dqn.models.hl_gauss_dqn import HLGaussDQN
+from keras_dqn.models.implicit_quantile_dqn import ImplicitQuantileDQN
+from keras_dqn.models.munchausen import Munchausen
+from keras_dqn.models.quantile_dqn import QuantileDQN
 from keras_dqn.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.replay.replay_dataset import ReplayDataset
@@ -21,17 +27,22 @@ __version__ = "0.1.0"
 __all__ = [
     "DQN",
     "Boltzmann",
+    "CategoricalDQN",
     "CollectTransitions",
     "Collector",
     "EpsilonGreedy",
     "EvaluatePolicy",
     "ExponentialSchedule",
     "Greedy",
+    "HLGaussDQN",
+    "ImplicitQuantileDQN",
     "LearningCurve",
     "LinearSchedule",
+    "Munchausen",
     "Policy",
     "PrioritizedReplayBuffer",
     "PriorityFeedback",
+    "QuantileDQN",
     "ReplayBuffer",
     "ReplayDataset",
     "SoftTargetUpdate",

@@ -3,7 +3,11 @@
 from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
+from keras_dqn.arguments import check_number, check_type
+from keras_dqn.models.munchausen import Munchausen
 from keras_dqn.replay.protocols import Replay
 from keras_dqn.spaces.action_spec import ActionSpec
 
@@ -47,6 +51,59 @@ def check_network_fits(agent: Any, replay: Replay) -> int:
             f"with another one. Received: action_start={agent.action_start}, {action_spec.space}"
         )
     return action_spec.start
+
+
+def check_munchausen(munchausen: Any, double: bool) -> Munchausen | None:
+    """Returns the rule, or refuses anything but None or a rule without `double`."""
+    if munchausen is None:
+        return None
+    check_type("munchausen", munchausen, Munchausen, "a keras_dqn.Munchausen or None")
+    if double:
+        raise ValueError(
+            "`double` must be False with `munchausen`: its next actions are drawn from the target "
+            f"network's policy, so no network chooses one. Received: double={double}, "
+            f"munchausen={munchausen}"
+        )
+    return munchausen
+
+
+def check_outputs(outputs: Any, name: str, size: int) -> None:
+    """Raises a `ValueError` unless a network's outputs are one tensor `[B, A, size]`."""
+    shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
+    if keras.tree.is_nested(outputs) or len(shapes) != 3 or shapes[2] != size:
+        raise ValueError(
+            f"`network` must map observations to outputs of shape [B, A, {size}], because "
+            f"`{name}` is {size}. Received: outputs of shape {shapes}"
+        )
+
+
+def check_torso_and_head(torso: Any, head: Any) -> None:
+    """Raises a `TypeError` unless both are Keras layers."""
+    for name, layer in (("torso", torso), ("head", head)):
+        check_type(name, layer, keras.layers.Layer, "a Keras model or layer")
+
+
+def check_risk(risk: Any, midpoints: NDArray) -> NDArray[np.float32]:
+    """Returns the fractions to which a risk distortion maps the midpoints, `[N]` float32."""
+    if risk is None:
+        return midpoints
+    if not callable(risk):
+        raise TypeError(f"`risk` must be a function of fractions or None. Received: {risk=}")
+    fractions = np.asarray(risk(midpoints), np.float32)
+    if fractions.shape != midpoints.shape or not ((fractions >= 0) & (fractions <= 1)).all():
+        raise ValueError(
+            f"`risk` must map {len(midpoints)} fractions to {len(midpoints)} in [0, 1]. Received: "
+            f"{fractions}"
+        )
+    return fractions
+
+
+def check_support(v_min: Any, v_max: Any) -> tuple[float, float]:
+    """Returns the ends of a range of returns as floats; the first must be smaller."""
+    v_min, v_max = check_number("v_min", v_min), check_number("v_max", v_max)
+    if v_min >= v_max:
+        raise ValueError(f"`v_min` must be below `v_max`. Received: v_min={v_min}, v_max={v_max}")
+    return v_min, v_max
 
 
 def check_action_values(outputs: Any) -> None:

@@ -8,10 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_dqn import ops
-from keras_dqn.arguments import check_bool
+from keras_dqn.arguments import check_bool, check_number
 from keras_dqn.backend import compiled
+from keras_dqn.layers.noise import drawing
 from keras_dqn.models.acting_model import ActingModel
-from keras_dqn.models.checks import check_action_values, check_ranks
+from keras_dqn.models.checks import check_action_values, check_munchausen, check_ranks
+from keras_dqn.models.munchausen import Munchausen
 from keras_dqn.trainers.batch import Batch, unpack_batch, with_feedback
 
 
@@ -37,6 +39,11 @@ class DQN(ActingModel):
         network: Keras model (or layer) that maps observations, a tensor or a (nested) dict, to
             `[B, A]` action values. It is not copied: `agent.network is network`.
         double: Bool, whether the online network chooses the next action. Defaults to `False`.
+        munchausen: `Munchausen`, or None for the target above. It cannot be combined with `double`,
+            because its next actions are those of the target network's policy. Defaults to `None`.
+        conservative: Float of at least 0, the weight of CQL(H), which is added to the loss. It
+            lowers the values of actions that are not in the data; use it for data that the agent
+            did not collect. Defaults to `0.0`.
         name: String or None.
         **kwargs: Arguments of `keras.Model`, such as `dtype`.
 
@@ -46,6 +53,7 @@ class DQN(ActingModel):
 
     Raises:
         TypeError: If `network` is not a Keras layer, or has no `get_config`, which cloning needs.
+        ValueError: If `double` is combined with `munchausen`, or a number is outside its range.
 
     Example:
     >>> network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
@@ -56,7 +64,9 @@ class DQN(ActingModel):
 
     Reference:
         Mnih et al., 2015, "Human-level control through deep reinforcement learning", Algorithm 1;
-        van Hasselt et al., 2016, "Deep reinforcement learning with double Q-learning", equation 4.
+        van Hasselt et al., 2016, "Deep reinforcement learning with double Q-learning", equation 4;
+        Vieillard et al., 2020, "Munchausen reinforcement learning", equation 1;
+        Kumar et al., 2020, "Conservative Q-learning for offline reinforcement learning", eq. 4.
     """
 
     def __init__(
@@ -64,17 +74,26 @@ class DQN(ActingModel):
         network: keras.layers.Layer,
         *,
         double: bool = False,
+        munchausen: Munchausen | None = None,
+        conservative: float = 0.0,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, name=name, **kwargs)
         self.double = check_bool("double", double)
+        self.munchausen = check_munchausen(munchausen, double)
+        self.conservative = check_number("conservative", conservative, 0.0)
         self._q_value_metric = keras.metrics.Mean("q_value")
         self._td_error_metric = keras.metrics.Mean("abs_td_error")
 
     def get_config(self) -> dict:
         """Returns the arguments for `from_config`."""
-        return {**super().get_config(), "double": self.double}
+        return {
+            **super().get_config(),
+            "double": self.double,
+            "munchausen": keras.saving.serialize_keras_object(self.munchausen),
+            "conservative": self.conservative,
+        }
 
     # What the outputs of a network mean: a representation of values overrides these
 
@@ -135,26 +154,46 @@ class DQN(ActingModel):
         """
         if self.double:
             next_outputs = self.outputs_of(self.network, next_observation)
-        return ops.greedy_action(self.q_values(next_outputs))
+        q_values = self.q_values(next_outputs)
+        if self.munchausen is not None:
+            return ops.soft_policy(q_values, self.munchausen.temperature)
+        return ops.greedy_action(q_values)
 
     def reward_bonus(self, observation: Any, transition: dict, next_outputs: Any) -> Any:
-        """Returns a bonus to add to the rewards, `[B]` float32, or None for no bonus. Here None."""
-        return None
+        """Returns a bonus to add to the rewards, `[B]` float32, or None for no bonus.
+
+        It is None without `munchausen`. With it, the bonus contains the part of the next value that
+        is the same for all quantiles or atoms: the discounted entropy of the next policy.
+        """
+        rule = self.munchausen
+        if rule is None:
+            return None
+        q_values = self.q_values(self.outputs_of(self.target_network, observation))
+        bonus = ops.munchausen_bonus(q_values, transition["action"], **rule.get_config())
+        entropy = ops.scaled_entropy(self.q_values(next_outputs), rule.temperature)
+        discount = transition["discount"]
+        return bonus + keras.ops.where(discount > 0, discount * entropy, 0.0)
 
     def extra_loss(self, outputs: Any, action: Any) -> Any:
-        """Returns a term to add to each row's loss, `[B]` float32, with the same weight. Here 0."""
-        return keras.ops.zeros(keras.ops.shape(action), "float32")
+        """Returns a term to add to each row's loss, `[B]` float32, with the same weight.
+
+        It is 0 without `conservative`.
+        """
+        if not self.conservative:
+            return keras.ops.zeros(keras.ops.shape(action), "float32")
+        return self.conservative * ops.conservative_penalty(self.q_values(outputs), action)
 
     # Training steps
 
     def train_step(self, data: Any) -> dict:
         """Takes one gradient step on a batch; returns metrics, `td_error` and `priority` `[B]`."""
         batch = unpack_batch(data)
-        # Before the forward pass, because `add_loss` terms are those of the network's last call.
-        target = self.compute_target(batch.observation, batch.transition)
-        with tf.GradientTape() as tape:
-            loss, outputs, prediction = self._td_loss(batch, target, training=True)
-            scaled_loss = self.optimizer.scale_loss(loss)
+        with drawing():  # layers with noise draw it, once in each pass
+            # Before the forward pass: `add_loss` terms are those of the network's last call.
+            target = self.compute_target(batch.observation, batch.transition)
+            with tf.GradientTape() as tape:
+                loss, outputs, prediction = self._td_loss(batch, target, training=True)
+                scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
         gradients = tape.gradient(scaled_loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))

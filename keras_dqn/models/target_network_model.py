@@ -155,10 +155,12 @@ class TargetNetworkModel(ReplayTrainer):
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> "TargetNetworkModel":
         """Creates a model from a config that `get_config` returned."""
-        network = keras.saving.deserialize_keras_object(
-            config["network"], custom_objects=custom_objects
-        )
-        config = {**config, "network": network}
+        config = {
+            name: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+            if isinstance(value, dict) and "class_name" in value
+            else value
+            for name, value in config.items()
+        }
         action_start = config.pop("action_start", 0)
         model = cls(**config)
         model.action_start = action_start

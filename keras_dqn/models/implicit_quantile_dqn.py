@@ -1,0 +1,139 @@
+"""`ImplicitQuantileDQN`: IQN, which learns the quantile function of returns."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_dqn import ops
+from keras_dqn.arguments import check_integer, check_seed
+from keras_dqn.layers.noise import is_drawing
+from keras_dqn.losses import QuantileHuber
+from keras_dqn.models.checks import check_risk, check_torso_and_head
+from keras_dqn.models.dqn import DQN
+from keras_dqn.models.implicit_quantile_network import NUM_MIDPOINTS, ImplicitQuantileNetwork
+
+
+@keras.saving.register_keras_serializable(package="keras_dqn")
+class ImplicitQuantileDQN(DQN):
+    """Learns the quantiles of returns at random fractions (IQN).
+
+    ```
+    z(observation, a, fraction) = head(torso(observation) * embedding(fraction))_a
+    y_j = reward + discount * z_target(next_observation, next action, fraction'_j)
+    loss = sum_i mean_j |fraction_i - (y_j < z_i)| * huber(y_j - z_i),  z_i at fraction_i
+    Q(observation, a) = mean of z(observation, a, fraction) over 32 fixed midpoints
+    ```
+
+    Fractions are drawn in training only. Actions (also the next action of the target), evaluations
+    and `evaluate` use the midpoints, so `act` is exact. The agent's outputs are a dict: `q_values`
+    `[B, A]` and `quantiles` `[B, A, N, 2]`, each quantile with its fraction.
+
+    Args:
+        torso: Keras model or layer that maps observations to features `[B, F]`.
+        head: Keras model or layer that maps features `[B, F]` to `[B, A]`, such as a
+            `DuelingHead`.
+        num_cosines: Int, cosines of the embedding. Defaults to `64`, as in the paper.
+        num_quantiles: Int, fractions drawn for the online network. Defaults to `8`, which suits a
+            CPU; the paper uses 64.
+        num_target_quantiles: Int, fractions drawn for the target network. Defaults to `8`; the
+            paper uses 64.
+        risk: Callable or None. It maps the midpoints, `[32]` floats in (0, 1), to the fractions
+            whose mean quantile decides when the agent acts: `lambda f: 0.25 * f` gives the
+            conditional value at risk of the worst quarter. Targets stay neutral. A function must
+            be registered with `keras.saving.register_keras_serializable` to be saved. Defaults to
+            `None`.
+        seed: Int or None, for the fractions. Defaults to `None`.
+        **kwargs: Arguments of `DQN`, such as `double`.
+
+    Raises:
+        TypeError: If `torso` or `head` is not a Keras layer, or `risk` is not callable.
+        ValueError: If a number is below 1, or if `torso` does not give features `[B, F]`.
+
+    Example:
+    >>> torso = keras.Sequential([keras.Input((4,)), keras.layers.Dense(64, "relu")])
+    >>> agent = ImplicitQuantileDQN(torso, keras.layers.Dense(2))
+    >>> agent.compile(keras.optimizers.Adam(1e-3))
+
+    Reference:
+        Dabney et al., 2018, "Implicit quantile networks for distributional reinforcement learning",
+        section 3 and Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        torso: keras.layers.Layer,
+        head: keras.layers.Layer,
+        *,
+        num_cosines: int = 64,
+        num_quantiles: int = 8,
+        num_target_quantiles: int = 8,
+        risk: Callable | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_torso_and_head(torso, head)
+        self.num_cosines = check_integer("num_cosines", num_cosines)
+        self.seed = check_seed(seed)
+        super().__init__(ImplicitQuantileNetwork(torso, head, num_cosines, seed=seed), **kwargs)
+        self.num_quantiles = check_integer("num_quantiles", num_quantiles)
+        self.num_target_quantiles = check_integer("num_target_quantiles", num_target_quantiles)
+        self.risk = risk
+        self.acting_fractions = check_risk(risk, ops.midpoints(NUM_MIDPOINTS))
+
+    def outputs_of(self, network: Any, observation: Any, training: bool | None = False) -> dict:
+        """Returns `q_values` `[B, A]` and `quantiles` `[B, A, N, 2]`, float32.
+
+        In a training step the N fractions are drawn. The online network gives the quantiles at
+        them only, and their mean; the values of the target network are those at the midpoints.
+        """
+        midpoints = ops.midpoints(NUM_MIDPOINTS)[None]
+        if not is_drawing():
+            acting = [] if self.risk is None else [self.acting_fractions[None]]
+            parts = [midpoints, *acting]
+        elif training:
+            parts = [network.draw(observation, self.num_quantiles)]
+        else:
+            parts = [network.draw(observation, self.num_target_quantiles), midpoints]
+        values = keras.ops.cast(network(observation, parts, training=training), "float32")
+        num_fractions = parts[0].shape[1]
+        quantiles = values[:, :, :num_fractions]
+        fractions = keras.ops.broadcast_to(parts[0][:, None], keras.ops.shape(quantiles))
+        valued = quantiles if len(parts) == 1 else values[:, :, num_fractions:]
+        return {
+            "q_values": keras.ops.mean(valued, axis=-1),
+            "quantiles": keras.ops.stack([quantiles, fractions], axis=-1),
+        }
+
+    def q_values(self, outputs: Any) -> Any:
+        """Returns the action values, `[B, A]` float32."""
+        return outputs["q_values"]
+
+    def next_values(self, outputs: Any) -> Any:
+        """Returns the quantiles, `[B, A, N]` float32."""
+        return outputs["quantiles"][..., 0]
+
+    def predict_taken(self, outputs: Any, action: Any) -> Any:
+        """Returns quantiles and fractions of the actions taken, `[B, N, 2]` float32."""
+        return ops.take_action(outputs["quantiles"], action)
+
+    def td_error(self, target: Any, prediction: Any) -> Any:
+        """Returns the expected target - the expected prediction, `[B]` float32, signed."""
+        return super().td_error(target, prediction[..., 0])
+
+    def default_loss(self) -> keras.losses.Loss:
+        """Returns the quantile Huber loss."""
+        return QuantileHuber()
+
+    def get_config(self) -> dict:
+        """Returns the arguments for `from_config`, including torso and head."""
+        config, parts = super().get_config(), self.network.get_config()
+        del config["network"]
+        names = ("torso", "head", "num_cosines", "seed")
+        return {
+            **config,
+            **{name: parts[name] for name in names},
+            "num_quantiles": self.num_quantiles,
+            "num_target_quantiles": self.num_target_quantiles,
+            "risk": keras.saving.serialize_keras_object(self.risk),
+        }
