@@ -3,7 +3,13 @@
 from keras_dqn import layers as layers
 from keras_dqn import losses as losses
 from keras_dqn.acting.collector import Collector
-from keras_dqn.acting.exploration import Boltzmann, EpsilonGreedy, Greedy
+from keras_dqn.acting.exploration import (
+    Boltzmann,
+    EpsilonGreedy,
+    EpsilonZGreedy,
+    Greedy,
+    NoisyGreedy,
+)
 from keras_dqn.acting.policy import Policy
 from keras_dqn.callbacks.collect_transitions import CollectTransitions
 from keras_dqn.callbacks.evaluate_policy import EvaluatePolicy
@@ -31,6 +37,7 @@ __all__ = [
     "CollectTransitions",
     "Collector",
     "EpsilonGreedy",
+    "EpsilonZGreedy",
     "EvaluatePolicy",
     "ExponentialSchedule",
     "Greedy",
@@ -39,6 +46,7 @@ __all__ = [
     "LearningCurve",
     "LinearSchedule",
     "Munchausen",
+    "NoisyGreedy",
     "Policy",
     "PrioritizedReplayBuffer",
     "PriorityFeedback",

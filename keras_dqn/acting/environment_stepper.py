@@ -104,8 +104,11 @@ class EnvironmentStepper:
         return Step(before, action, reward, terminated, truncated, final, stepped)
 
     def step_with(self, policy: Any, exploration: Exploration, rng: np.random.Generator) -> Step:
-        """Takes the actions that an exploration rule chooses from a policy's `action_values`."""
-        values = policy.action_values(self.observation)
+        """Takes the actions that an exploration rule chooses from a policy's action values."""
+        if exploration.noisy:
+            values = policy.noisy_action_values(self.observation, rng)
+        else:
+            values = policy.action_values(self.observation)
         self.action_spec.check_values(values, self.num_envs)
         return self.step(exploration(values, rng))
 

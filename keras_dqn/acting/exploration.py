@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dqn.arguments import check_schedule
+from keras_dqn.arguments import check_integer, check_number, check_schedule
 from keras_dqn.schedules import Schedule
 from keras_dqn.spaces.action_spec import greedy_actions, random_actions
 from keras_dqn.stateful import Stateful
@@ -19,7 +19,10 @@ class Exploration:
 
     Attributes:
         logs: Dict of names and numbers that a collector puts into the logs of `fit`.
+        noisy: Bool, whether the values that it gets have the noise of the network's layers.
     """
+
+    noisy = False
 
     def __init__(self) -> None:
         self.logs: dict[str, float] = {}
@@ -45,6 +48,19 @@ class Greedy(Exploration):
     def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns `[E]` int64 actions for `[E, A]` action values."""
         return greedy_actions(q_values)
+
+
+class NoisyGreedy(Greedy):
+    """Takes the action with the highest value under the noise of the network's `NoisyDense` layers.
+
+    The noise is drawn at each step, and for each environment of a vector environment, from the
+    collector's generator. Its size is learned, so there is no schedule.
+
+    Reference:
+        Fortunato et al., 2018, "Noisy networks for exploration", section 3.1.
+    """
+
+    noisy = True
 
 
 class ScheduledExploration(Exploration):
@@ -133,6 +149,61 @@ class EpsilonGreedy(ScheduledExploration):
         if np.count_nonzero(explores):
             actions[explores] = random_actions(q_values[explores], rng)
         return actions
+
+
+class EpsilonZGreedy(EpsilonGreedy):
+    """Repeats a random action for a random number of steps, else takes the greedy action.
+
+    With probability epsilon an environment draws an action and a duration n, and takes this action
+    for n steps. It crosses distances that single random steps do not. Durations are drawn from a
+    zeta distribution, p(n) proportional to n**-mu. They do not end with the episode.
+
+    Args:
+        epsilon: Float in [0, 1], or a callable of the count of environment steps. It is the
+            probability to begin a random action, so the share of random steps is larger: 0.05 gives
+            about a quarter with the default `mu` and `max_duration`.
+        mu: Float above 1, the exponent. Defaults to `2.0`, as in the paper.
+        max_duration: Int, environment steps, the longest duration. Defaults to `10_000`, as in the
+            paper.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    Reference:
+        Dabney et al., 2021, "Temporally-extended epsilon-greedy exploration", Algorithm 1.
+    """
+
+    def __init__(self, epsilon: Schedule, *, mu: float = 2.0, max_duration: int = 10_000) -> None:
+        super().__init__(epsilon)
+        self.mu = check_number("mu", mu, 1.0, above=True)
+        self.max_duration = check_integer("max_duration", max_duration)
+        self._action = np.zeros(0, np.int64)
+        self._steps_left = np.zeros(0, np.int64)
+
+    def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Returns `[E]` int64 actions for `[E, A]` action values."""
+        num_envs = len(q_values)
+        if len(self._action) != num_envs:
+            self._action, self._steps_left = np.zeros((2, num_envs), np.int64)
+        begins = (self._steps_left == 0) & (rng.random(num_envs) < self.value)
+        if begins.any():
+            self._action[begins] = random_actions(q_values[begins], rng)
+            durations = rng.zipf(self.mu, np.count_nonzero(begins))
+            self._steps_left[begins] = np.minimum(durations, self.max_duration)
+        random = self._steps_left > 0
+        self._steps_left[random] -= 1
+        return np.where(random, self._action, greedy_actions(q_values))
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the last value of the schedule, and the actions that still go on."""
+        running = {"action": self._action.copy(), "steps_left": self._steps_left.copy()}
+        return {**super().get_state(), **running}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores the state that `get_state` returned."""
+        super().set_state(state)
+        self._action = np.array(state["action"], np.int64)
+        self._steps_left = np.array(state["steps_left"], np.int64)
 
 
 class Boltzmann(ScheduledExploration):

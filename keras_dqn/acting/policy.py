@@ -1,6 +1,5 @@
 """`Policy`: computes action values with a copy of a network's weights, NumPy in and NumPy out."""
 
-import warnings
 from typing import Any
 
 import keras
@@ -8,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.acting.agent import Agent
-from keras_dqn.acting.compiled_program import CompiledProgram
-from keras_dqn.acting.litert_program import LiteRTConverter, why_not_litert
-from keras_dqn.acting.numpy_program import NumPyProgram
+from keras_dqn.acting.noise import draw_noise, noise_size_of, noisy_layers
+from keras_dqn.acting.programs import Programs
 from keras_dqn.arguments import check_type
+from keras_dqn.layers.noise import noise_given
 from keras_dqn.spaces.action_spec import greedy_actions
 
 
@@ -42,19 +41,20 @@ class Policy:
         self._model: Any = model
         self._of_agent = isinstance(model, Agent)  # once: a check of a protocol costs 8 us
         self._network: Any = model.network if isinstance(model, Agent) else model
-        self._programs: dict[tuple, Any] = {}
-        self._litert = LiteRTConverter(self._values_of)
-        self._others: dict[tuple, NumPyProgram | CompiledProgram] = {}  # serve any batch size
-        self.backend_reason = why_not_litert(self._network)
+        self._programs = Programs(self._values_of, self._network)
+        self._noisy_programs = Programs(self._noisy_values_of, self._network)
+        self._noise_size = 0
         self.refresh()
 
     @property
     def backend(self) -> str:
         """The kind of program that computes the values."""
-        if not self.backend_reason:
-            return "litert"
-        in_numpy = any(isinstance(program, NumPyProgram) for program in self._others.values())
-        return "numpy" if in_numpy else "compiled"
+        return self._programs.backend
+
+    @property
+    def backend_reason(self) -> str:
+        """Why the backend is not `"litert"`; empty if it is `"litert"`."""
+        return self._programs.reason
 
     def __call__(self, observation: Any) -> NDArray[np.int64]:
         """Returns the greedy actions, `[E]` int64, for observations `[E, ...]`.
@@ -72,8 +72,35 @@ class Policy:
             observation = keras.tree.map_structure(np.asarray, observation)
             leaves = keras.tree.flatten(observation)
             key = tuple((leaf.shape, leaf.dtype.char) for leaf in leaves)
-        program = self._programs.get(key) or self._make_program(key, observation)
+        program = self._programs.get(key)
+        if program is None:
+            self._build_for(observation)
+            program = self._programs.make(key, self._weights, observation)
         return program(observation)
+
+    def noisy_action_values(
+        self, observation: Any, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Returns `[E, A]` float32, with new noise in all `NoisyDense` layers.
+
+        Args:
+            observation: `[E, ...]` (or a dict of arrays).
+            rng: The generator of the noise. Each environment gets a draw of its own.
+
+        Raises:
+            ValueError: If the network has no `NoisyDense` layer.
+        """
+        observation = keras.tree.map_structure(np.asarray, observation)
+        if not self._noise_size:
+            self._build_for(observation)
+            self._noise_size = noise_size_of(self._network)
+        noise = draw_noise(len(keras.tree.flatten(observation)[0]), self._noise_size, rng)
+        inputs = [noise, observation]
+        key = tuple((leaf.shape, leaf.dtype.char) for leaf in keras.tree.flatten(inputs))
+        program = self._noisy_programs.get(key)
+        if program is None:
+            program = self._noisy_programs.make(key, self._weights, inputs)
+        return program(inputs)
 
     # Weights
 
@@ -99,8 +126,8 @@ class Policy:
         if received != shapes:
             raise ValueError(f"`weights` must have the shapes {shapes}. Received: {received}")
         self._weights = weights
-        for program in set(self._programs.values()):
-            program.set_weights(weights)
+        self._programs.set_weights(weights)
+        self._noisy_programs.set_weights(weights)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns the config and the weights, with which another process can act."""
@@ -118,38 +145,10 @@ class Policy:
 
     # Programs
 
-    def _make_program(self, key: tuple, observation: Any) -> Any:
+    def _build_for(self, observation: Any) -> None:
         if not self._network.built:
             self._outputs_of(observation)
             self.refresh()
-        if not self.backend_reason:
-            try:
-                self._programs[key] = self._litert.program(self._weights, observation)
-            except Exception as error:  # the converter's errors have no common class
-                self._fall_back(error)
-        if self.backend_reason:
-            kind = tuple((leaf.shape[1:], leaf.dtype) for leaf in keras.tree.flatten(observation))
-            if kind not in self._others:
-                self._others[kind] = self._numpy_or_compiled(observation)
-            self._programs[key] = self._others[kind]
-        return self._programs[key]
-
-    def _numpy_or_compiled(self, observation: Any) -> NumPyProgram | CompiledProgram:
-        try:
-            return NumPyProgram(self._values_of, self._weights, observation)
-        except NotImplementedError:
-            program = CompiledProgram(self._values_of)
-            program.set_weights(self._weights)
-            return program
-
-    def _fall_back(self, error: Exception) -> None:
-        (message, *_) = str(error).splitlines() or [""]
-        self.backend_reason = f"LiteRT cannot convert it: {type(error).__name__}: {message}"
-        warnings.warn(
-            "A policy acts without LiteRT, so most networks need about 0.4 ms a call. The reason: "
-            f"LiteRT cannot convert the network. Received: {type(error).__name__}: {message}",
-            stacklevel=4,
-        )
 
     def _values_of(self, weights: list, observation: Any) -> Any:
         variables = self._network.variables
@@ -157,6 +156,11 @@ class Policy:
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
             outputs = self._outputs_of(observation)
             return self._model.q_values(outputs) if self._of_agent else outputs
+
+    def _noisy_values_of(self, weights: list, inputs: Any) -> Any:
+        noise, observation = inputs
+        with noise_given(noisy_layers(self._network), noise):
+            return self._values_of(weights, observation)
 
     def _outputs_of(self, observation: Any) -> Any:
         if self._of_agent:

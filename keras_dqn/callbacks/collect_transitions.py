@@ -8,6 +8,7 @@ import keras
 
 from keras_dqn.acting.collector import Collector
 from keras_dqn.acting.exploration import Exploration
+from keras_dqn.acting.noise import check_explores
 from keras_dqn.acting.policy import Policy, policy_of
 from keras_dqn.arguments import check_bool, check_integer, check_number
 from keras_dqn.replay.protocols import Replay
@@ -33,7 +34,7 @@ class CollectTransitions(keras.callbacks.Callback):
     Args:
         env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` actions.
         replay: `ReplayBuffer` for the same number of environments.
-        exploration: `EpsilonGreedy`, `Boltzmann` or `Greedy`. Its schedule is read once per
+        exploration: `EpsilonGreedy`, `NoisyGreedy` or another rule. Its schedule is read once per
             execution.
         env_steps_per_update: Float above 0, environment steps per update. A rest is kept as credit:
             8 environments with one step per update are stepped every 8 updates. Defaults to `1`.
@@ -130,6 +131,7 @@ class CollectTransitions(keras.callbacks.Callback):
         elif self.overlap or self.max_env_steps is not None:
             name = "overlap" if self.overlap else "max_env_steps"
             raise ValueError(f"`{name}` needs a DQN. Received: model={self.model}")
+        check_explores(self.exploration, self.model)
         self.warm_up()
         if self._updates_left() < 1:
             raise ValueError(
