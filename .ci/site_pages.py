@@ -13,7 +13,12 @@ import re
 
 ROOT = pathlib.Path(__file__).parents[1]
 LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
-NAMESPACES = ("keras_dqn", "keras_dqn.layers", "keras_dqn.integrations.tf_agents")
+NAMESPACES = (
+    "keras_dqn",
+    "keras_dqn.layers",
+    "keras_dqn.networks",
+    "keras_dqn.integrations.tf_agents",
+)
 GROUPS = {
     "models": "Agent",
     "soft_update": "Target network",
@@ -22,6 +27,7 @@ GROUPS = {
     "schedules": "Schedules",
     "callbacks": "Callbacks",
     "layers": "Layers",
+    "networks": "Networks",
     "integrations": "Other libraries",
 }
 WIDE = "---\nhide: [toc]\n---\n\n"  # room for lines of 100 characters
