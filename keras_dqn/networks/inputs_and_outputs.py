@@ -28,7 +28,7 @@ def image_input(space: Any, minimum_size: int) -> tuple[keras.KerasTensor, list]
     if rank not in (3, 4):
         raise ValueError(
             "`observation_space` must have the shape (H, W, C) or (C, H, W), or with a first axis "
-            f"of frames (N, H, W, C) or (N, C, H, W). Received: observation_space={space}"
+            f"of frames (N, H, W, C) or (N, C, H, W). Received: shape={space.shape}"
         )
     # The axes of the input, counted as `Permute` counts them: the batch axis is 0.
     height, width, channels = rank - 2, rank - 1, rank
@@ -39,7 +39,7 @@ def image_input(space: Any, minimum_size: int) -> tuple[keras.KerasTensor, list]
     if min(sizes[:2]) < minimum_size:
         raise ValueError(
             f"`observation_space` must have images of at least {minimum_size} x {minimum_size} "
-            f"pixels. Received: {sizes[0]} x {sizes[1]}, observation_space={space}"
+            f"pixels. Received: {sizes[0]} x {sizes[1]}, shape={space.shape}"
         )
     layers: list[keras.layers.Layer] = []
     if list(order) != sorted(order):
