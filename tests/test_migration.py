@@ -1,7 +1,8 @@
 """docs/migration.md: its scripts run, and all that it names exists.
 
 A script is the Python block under a line that ends with "Here:"; only its `epochs` is set to 1.
-Names are those of the code spans in the columns "Here", and of calls in any other text.
+Names are those of the code spans in the columns "Here", and of calls in any other text. Each option
+of `OPTIONS` stands in the first column of a table of its library.
 """
 
 import ast
@@ -23,6 +24,52 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SCRIPTS = re.findall(r"Here:\n\n```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
 
+# The arguments of the constructors in the releases that the page names, by heading.
+OPTIONS = {
+    "From keras-rl and keras-rl2": """
+        model policy test_policy enable_double_dqn enable_dueling_network dueling_type nb_actions
+        memory gamma batch_size nb_steps_warmup train_interval memory_interval target_model_update
+        delta_range delta_clip custom_model_objects processor""",
+    "From Stable-Baselines3": """
+        policy env learning_rate buffer_size learning_starts batch_size tau gamma train_freq
+        gradient_steps replay_buffer_class replay_buffer_kwargs optimize_memory_usage n_steps
+        target_update_interval exploration_fraction exploration_initial_eps exploration_final_eps
+        max_grad_norm stats_window_size tensorboard_log policy_kwargs verbose seed device
+        n_quantiles net_arch activation_fn features_extractor_class features_extractor_kwargs
+        normalize_images optimizer_class optimizer_kwargs""",
+    "From TF-Agents": """
+        time_step_spec action_spec q_network optimizer observation_and_action_constraint_splitter
+        epsilon_greedy n_step_update boltzmann_temperature emit_log_probability target_q_network
+        target_update_tau target_update_period td_errors_loss_fn gamma reward_scale_factor
+        gradient_clipping debug_summaries summarize_grads_and_vars train_step_counter
+        training_data_spec name categorical_q_network min_q_value max_q_value num_atoms
+        input_tensor_spec preprocessing_layers preprocessing_combiner conv_layer_params
+        fc_layer_params dropout_layer_params activation_fn kernel_initializer batch_squash dtype
+        q_layer_activation_fn""",
+    "From RLlib": """
+        gamma lr lr_schedule grad_clip grad_clip_by train_batch_size train_batch_size_per_learner
+        num_epochs minibatch_size shuffle_batch_per_epoch model optimizer learner_class
+        learner_connector learner_config_dict target_network_update_freq replay_buffer_config
+        store_buffer_in_checkpoints epsilon adam_epsilon num_steps_sampled_before_learning_starts
+        tau num_atoms v_min v_max noisy sigma0 dueling hiddens double_q n_step
+        before_learn_on_batch training_intensity td_error_loss_fn
+        categorical_distribution_temperature burn_in_len environment env_runners learners
+        evaluation offline_data multi_agent reporting checkpointing debugging callbacks
+        fault_tolerance rl_module framework resources api_stack python_environment experimental""",
+    "From Dopamine": """
+        num_actions observation_shape observation_dtype stack_size network gamma update_horizon
+        min_replay_history update_period target_update_period epsilon_fn epsilon_train epsilon_eval
+        epsilon_decay_period eval_mode optimizer summary_writer summary_writing_frequency
+        allow_partial_reload seed loss_type preprocess_fn collector_allowlist num_atoms vmin vmax
+        replay_scheme noisy dueling double_dqn distributional mse_loss num_updates_per_train_step
+        kappa num_tau_samples num_tau_prime_samples num_quantile_samples quantile_embedding_dim
+        learning_rate beta1 beta2 eps centered anneal_learning_rate anneal_steps
+        data_augmentation base_dir create_agent_fn create_environment_fn checkpoint_file_prefix
+        logging_file_prefix log_every_n num_iterations training_steps evaluation_steps
+        max_steps_per_episode clip_rewards use_legacy_logger fine_grained_print_to_console
+        max_capacity batch_size checkpoint_duration compress""",
+}
+
 
 class ShortRun(ast.NodeTransformer):
     def visit_Assign(self, node):
@@ -41,8 +88,21 @@ def test_the_scripts_run(script, tmp_path, monkeypatch):
 
 
 def test_each_library_has_a_script_there_and_here():
-    assert TEXT.count("\nThere:\n") == TEXT.count("\nHere:\n") == 3
-    assert len(SCRIPTS) == 5
+    assert TEXT.count("\nThere:\n") == TEXT.count("\nHere:\n") == len(OPTIONS) == 5
+    assert len(SCRIPTS) == 6
+
+
+@pytest.mark.parametrize("heading", OPTIONS)
+def test_no_option_is_forgotten(heading):
+    assert TEXT.count(f"\n## {heading}\n") == 1
+    section = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    named = {
+        word
+        for row in tables(section)
+        for span in SPAN.findall(next(iter(row.values())))
+        for word in re.findall(r"\w+", span)
+    }
+    assert set(OPTIONS[heading].split()) <= named, set(OPTIONS[heading].split()) - named
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +121,14 @@ def names():
     values = {name: getattr(keras_dqn, name) for name in keras_dqn.__all__}
     values |= {"agent": agent, "network": network, "replay": replay, "collect": collect, "env": env}
     values |= {"keras": keras, "keras_dqn": keras_dqn, "gym": gym, "np": np, "print": print}
-    values |= {"dataset": replay.dataset(1), "shape": (4,)}
+    values |= {"dataset": replay.dataset(1), "shape": (4,), "torso": network, "head": network}
     return {**values, "logs": fit.history}
 
 
-def tables():
+def tables(text=TEXT):
     """Yields the cells of each row of each table, as a dict by the header."""
     header = None
-    for line in BLOCK.sub("", TEXT).splitlines():
+    for line in BLOCK.sub("", text).splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
         if not cells:
             header = None
@@ -81,7 +141,7 @@ def tables():
 
 def test_each_row_says_what_is_here():
     rows = list(tables())
-    assert len(rows) > 150
+    assert len(rows) > 250
     assert all(row["Here"] for row in rows)
 
 
@@ -154,6 +214,8 @@ def check_call(function, call):
     if getattr(function, "__self__", None).__class__ is keras_dqn.DQN:
         overridden = getattr(keras.Model, function.__name__, function)
         known |= {*inspect.signature(overridden).parameters}
+    if inspect.isclass(function) and issubclass(function, keras_dqn.DQN):
+        known |= {*inspect.signature(keras_dqn.DQN).parameters}
     if function in further:
         known |= {*inspect.signature(further[function]).parameters}
     assert set(given) <= known, f"{ast.unparse(call)}: {set(given) - known}"
