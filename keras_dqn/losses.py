@@ -16,7 +16,7 @@ class QuantileHuber(keras.losses.Loss):
 
     ```
     u_ij = y_true_j - y_pred_i
-    loss = sum_i mean_j |fraction_i - (u_ij < 0)| * huber(u_ij, kappa) / kappa
+    loss = sum_i mean_j |fraction_i - (u_ij < 0)| * huber(u_ij, kappa)
     ```
 
     Args:
