@@ -98,7 +98,7 @@ class ImplicitQuantileDQN(DQN):
         values = keras.ops.cast(network(observation, parts, training=training), "float32")
         num_fractions = parts[0].shape[1]
         quantiles = values[:, :, :num_fractions]
-        fractions = keras.ops.broadcast_to(parts[0][:, None], keras.ops.shape(quantiles))
+        fractions = keras.ops.zeros_like(quantiles) + parts[0][:, None]
         valued = quantiles if len(parts) == 1 else values[:, :, num_fractions:]
         return {
             "q_values": keras.ops.mean(valued, axis=-1),

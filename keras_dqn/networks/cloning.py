@@ -31,7 +31,13 @@ def clone_network(network: keras.layers.Layer) -> keras.layers.Layer:
 
 
 def _clone(network: keras.layers.Layer) -> keras.layers.Layer:
-    if any(isinstance(layer, keras.layers.Lambda) for layer in layers_of(network)):
+    layers = layers_of(network)
+    if not isinstance(network, keras.Model):
+        # Classes that are not registered, and Lambda layers, may be inside: all are known here.
+        classes = {type(layer).__name__: type(layer) for layer in layers}
+        config = keras.saving.serialize_keras_object(network)
+        return keras.saving.deserialize_keras_object(config, classes, safe_mode=False)
+    if any(isinstance(layer, keras.layers.Lambda) for layer in layers):
         return keras.models.clone_model(network, clone_function=_clone_layer, recursive=True)
     return keras.models.clone_model(network)
 
