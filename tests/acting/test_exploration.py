@@ -2,7 +2,15 @@ import keras
 import numpy as np
 import pytest
 
-from keras_dqn import Boltzmann, EpsilonGreedy, ExponentialSchedule, Greedy, LinearSchedule
+from keras_dqn import (
+    Boltzmann,
+    EpsilonGreedy,
+    EpsilonZGreedy,
+    ExponentialSchedule,
+    Greedy,
+    LinearSchedule,
+    NoisyGreedy,
+)
 
 Q = np.array([[0.0, 1.0, 3.0, 2.0]], np.float32)
 DRAWS = 40_000
@@ -128,3 +136,80 @@ def test_schedule_that_leaves_the_range_is_refused_when_it_is_read():
     explore = EpsilonGreedy(lambda step: 1.0 + step)
     with pytest.raises(ValueError, match=r"`epsilon` must be in \[0, 1\]. Received: epsilon=6.0"):
         explore.update(5, 0)
+
+
+def test_noisy_greedy_takes_the_best_of_the_values_it_gets():
+    explore = NoisyGreedy()
+    assert explore.noisy
+    assert not Greedy().noisy
+    np.testing.assert_array_equal(explore(Q, np.random.default_rng(0)), [2])
+    assert explore.logs == {}
+
+
+def zeta_mean(mu, longest):
+    """The mean duration: a zeta distribution whose tail is cut at the longest."""
+    n = np.arange(1, 2_000_000, dtype=float)
+    p = n**-mu / (n**-mu).sum()
+    return (np.minimum(n, longest) * p).sum()
+
+
+def test_epsilon_z_greedy_repeats_random_actions():
+    explore, rng = EpsilonZGreedy(0.1, mu=2.5, max_duration=50), np.random.default_rng(0)
+    q_values = np.tile(
+        [[0.0] * 99 + [1.0]], (4, 1)
+    )  # a random action is nearly never the greedy one
+    actions = np.array([explore(q_values, rng) for _ in range(40_000)])
+    random = actions != 99
+    # Of steps that may begin one, a tenth do, and each takes its duration.
+    length = zeta_mean(2.5, 50)
+    assert random.mean() == pytest.approx(0.1 * length / (0.1 * length + 0.9), rel=0.05)
+    # Consecutive random steps mostly repeat their action; single coins would in one of 99.
+    both = random[1:] & random[:-1]
+    assert (actions[1:] == actions[:-1])[both].mean() > 0.4
+    assert explore.logs == {"epsilon": 0.1}
+
+
+def test_epsilon_z_greedy_by_hand():
+    class Draws:
+        """A generator whose draws are given."""
+
+        def __init__(self, coins, actions, durations):
+            self.coins, self.actions, self.durations = iter(coins), iter(actions), iter(durations)
+
+        def random(self, size):
+            return np.array([next(self.coins) for _ in range(size)])
+
+        def integers(self, low, high=None, size=None, **kwargs):
+            return np.array([next(self.actions) for _ in range(*size)])
+
+        def zipf(self, mu, size):
+            return np.array([next(self.durations) for _ in range(size)])
+
+    # Environment 0 begins action 1 for 3 steps, at step 1; environment 1 action 3 for 1, at step 2.
+    coins = [0.0, 0.9, 0.0, 0.0, 0.0, 0.9, 0.9, 0.9]
+    explore, rng = EpsilonZGreedy(0.5, max_duration=3), Draws(coins, [1, 3], [70, 1])
+    q_values = np.tile(Q, (2, 1))
+    actions = [explore(q_values, rng).tolist() for _ in range(4)]
+    assert actions == [[1, 2], [1, 3], [1, 2], [2, 2]]
+
+
+def test_epsilon_z_greedy_goes_on_from_its_state():
+    q_values = np.tile(Q, (3, 1))
+    one, other = EpsilonZGreedy(0.3), EpsilonZGreedy(0.3)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        one(q_values, rng)
+    other.set_state(one.get_state())
+    again = np.random.default_rng(0)
+    again.bit_generator.state = rng.bit_generator.state
+    for _ in range(50):
+        np.testing.assert_array_equal(one(q_values, rng), other(q_values, again))
+
+
+def test_epsilon_z_greedy_refuses_bad_arguments():
+    with pytest.raises(ValueError, match=r"`epsilon` must be in \[0, 1\]"):
+        EpsilonZGreedy(1.5)
+    with pytest.raises(ValueError, match="`mu` must be above 1"):
+        EpsilonZGreedy(0.1, mu=1.0)
+    with pytest.raises(ValueError, match="`max_duration` must be at least 1"):
+        EpsilonZGreedy(0.1, max_duration=0)
