@@ -28,8 +28,8 @@ class CollectTransitions(keras.callbacks.Callback):
 
     It adds to the logs: `env_steps`, all transitions so far; `episode_return` and `episode_length`,
     means over the episodes that ended in this epoch; and `epsilon` or `temperature`. If no episode
-    ended in this epoch, the means of an earlier epoch stay; before the first end there are none.
-    Callbacks that read these logs must come after this one in the list.
+    ended in this epoch, the means of an earlier epoch stay. Before the first end of an episode the
+    logs do not have them. Callbacks that read these logs must come after this one in the list.
 
     Args:
         env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` actions.
@@ -178,7 +178,7 @@ class CollectTransitions(keras.callbacks.Callback):
             num_updates = int(self._updates_left())
             num_steps = self.max_env_steps - self.collector.granted_steps
         if isinstance(self.model, ReplayTrainer):
-            hooks_of(self.model).num_updates = num_updates
+            hooks_of(self.model).limit_updates(num_updates)
         if self.collector.grant(num_steps) or self._is_last:
             self._refresh_policy()
             if not self.overlap:

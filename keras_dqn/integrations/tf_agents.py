@@ -37,8 +37,8 @@ class TFAgentsReplayBuffer:
     trajectories, so TF-Agents' own drivers, agents and checkpoints can use it. Adding a step takes
     about a hundred times as long as in a `ReplayBuffer`, because it is a TensorFlow call.
 
-    TF-Agents draws any frame. Boundary frames are not transitions. In a batch they are replaced by
-    other transitions drawn with them; if there are none, all rows have weight 0. A window ends
+    TF-Agents draws any frame. Boundary frames are not transitions. Other transitions of the batch
+    take their place. If the batch has only boundary frames, all rows have weight 0. A window ends
     where its episode ends; at a truncation it ends with the real final observation. All
     environments are written together. If one of them needs a boundary frame (in autoreset modes
     other than NEXT_STEP), the others get one too. Their windows of several steps end there, as at a

@@ -84,8 +84,8 @@ class Execution:
         """Yields the next K batches; consecutive batches of equal shapes form one stack."""
         dataset = replay_dataset_of(iterator)
         num_batches = self._model.steps_per_execution
-        if self._hooks is not None and self._hooks.num_updates is not None:
-            num_batches = self._hooks.num_updates
+        if self._hooks is not None:
+            num_batches = self._hooks.take_limit() or num_batches
         if dataset is None:
             draw = partial(next, iterator, None)
         else:  # Sampled directly: going through tf.data costs 0.4 ms a call.

@@ -37,7 +37,6 @@ class StepHooks:
         alongside: Function of no arguments that a second thread runs during each execution, or
             None.
         feedback: Function of keys `[K, B]` and TD errors `[K, B]`, in NumPy, or None.
-        num_updates: Int, updates of the next execution of `fit`, or None outside `fit`.
         in_fit: Bool, whether a `ReplayTrainer.fit` is running.
         replay: The replay buffer whose dataset `fit` trains on, or None.
         collectors: List of the collectors among the callbacks.
@@ -48,7 +47,7 @@ class StepHooks:
     def __init__(self, model: keras.Model) -> None:
         self.alongside: Callable[[], Any] | None = None
         self.feedback: Callable[[Any, Any], None] | None = None
-        self.num_updates: int | None = None
+        self._num_updates: int | None = None
         self.in_fit = False
         self.replay: Any = None
         self.collectors: list[Any] = []
@@ -90,6 +89,16 @@ class StepHooks:
         self._hooks.append(hook)
         self._model.train_function = self._run
 
+    def limit_updates(self, num_updates: int) -> None:
+        """Limits the next execution to so many updates; of several limits the smallest counts."""
+        before = self._num_updates
+        self._num_updates = num_updates if before is None else min(before, num_updates)
+
+    def take_limit(self) -> int | None:
+        """Returns the limit of the next execution, or None, and forgets it."""
+        num_updates, self._num_updates = self._num_updates, None
+        return num_updates
+
     def remove(self, hook: Hook) -> None:
         """Removes exactly this hook object, if it is installed."""
         self._hooks = [other for other in self._hooks if other is not hook]
@@ -98,7 +107,7 @@ class StepHooks:
 
     def clear(self) -> None:
         """Removes all requests and hooks."""
-        self.alongside = self.feedback = self.replay = self.num_updates = None
+        self.alongside = self.feedback = self.replay = self._num_updates = None
         self.collectors = []
         self.diverged = ""
         self._hooks = []

@@ -30,7 +30,7 @@ class Watch(keras.callbacks.Callback):
         """Sets the number of updates of the execution, unless a collector sets it."""
         hooks = hooks_of(self.model)
         if not hooks.collectors:
-            hooks.num_updates = updates_from(batch, self)
+            hooks.limit_updates(updates_from(batch, self))
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Warns once if the loss or a TD error is not finite and `fit` goes on."""

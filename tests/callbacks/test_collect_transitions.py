@@ -249,6 +249,25 @@ def test_a_budget_of_environment_steps_is_met_exactly(
         fit(collect, agent)
 
 
+@pytest.mark.parametrize(("first", "updates"), [(True, 21), (False, 29)])
+def test_the_budget_of_one_of_two_collectors_ends_training(first, updates):
+    """The smaller number of updates counts, whichever collector is asked last.
+
+    The collector that comes first takes the 8 steps of the warm-up.
+    """
+    env = CountingEnv()
+    replay = ReplayBuffer.from_env(env, capacity=500, seed=0)
+    limited = CollectTransitions(
+        env, replay, exploration=Greedy(), warmup_steps=8, max_env_steps=29
+    )
+    other = CollectTransitions(CountingEnv(), replay, exploration=Greedy(), warmup_steps=8)
+    agent = agent_of(always(2), steps_per_execution=8)
+    callbacks = [limited, other] if first else [other, limited]
+    callbacks.append(SoftTargetUpdate())
+    agent.fit(replay.dataset(4), epochs=9, steps_per_epoch=64, callbacks=callbacks, verbose=0)
+    assert (int(agent.update_count), limited.env_steps) == (updates, 29)
+
+
 def test_rows_that_a_budget_drops_leave_no_half_transition():
     """The counting environments number their steps: a window never spans a dropped one."""
     env = SyncVectorEnv([lambda: CountingEnv((EVER_LONGER,))] * 4)
