@@ -16,6 +16,7 @@ LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 NAMESPACES = (
     "keras_dqn",
     "keras_dqn.layers",
+    "keras_dqn.losses",
     "keras_dqn.networks",
     "keras_dqn.integrations.tf_agents",
 )
@@ -27,6 +28,7 @@ GROUPS = {
     "schedules": "Schedules",
     "callbacks": "Callbacks",
     "layers": "Layers",
+    "losses": "Losses",
     "networks": "Networks",
     "integrations": "Other libraries",
 }
