@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import keras_dqn
 
 SPACE, ACTIONS = gym.spaces.Box(-1.0, 1.0, (3,)), gym.spaces.Discrete(2)
+FRAMES = gym.spaces.Box(0, 255, (36, 36, 1), "uint8")
 
 
 def network():
@@ -232,7 +233,95 @@ CALLABLES = {
         lambda: {"source": network(), "target": network(), "tau": 0.1},
     ),
     "Policy": (keras_dqn.Policy, lambda: {"model": network()}),
-    "DQN": (keras_dqn.DQN, lambda: {"network": network(), "double": True}),
+    "DQN": (
+        keras_dqn.DQN,
+        lambda: {"network": network(), "double": False, "munchausen": None, "conservative": 0.0},
+    ),
+    "CategoricalDQN": (
+        keras_dqn.CategoricalDQN,
+        lambda: {"network": network(), "num_atoms": 3, "v_min": -1.0, "v_max": 1.0},
+    ),
+    "HLGaussDQN": (
+        keras_dqn.HLGaussDQN,
+        lambda: {
+            "network": network(),
+            "num_bins": 3,
+            "v_min": -1.0,
+            "v_max": 1.0,
+            "sigma_ratio": 0.75,
+        },
+    ),
+    "QuantileDQN": (
+        keras_dqn.QuantileDQN,
+        lambda: {"network": network(), "num_quantiles": 3, "double": True},
+    ),
+    "ImplicitQuantileDQN": (
+        keras_dqn.ImplicitQuantileDQN,
+        lambda: {
+            "torso": network(),
+            "head": keras.layers.Dense(2),
+            "num_cosines": 2,
+            "num_quantiles": 2,
+            "num_target_quantiles": 2,
+            "risk": None,
+            "seed": 0,
+        },
+    ),
+    "Munchausen": (
+        keras_dqn.Munchausen,
+        lambda: {"alpha": 0.9, "temperature": 0.03, "clip": -1.0},
+    ),
+    "EpsilonZGreedy": (
+        keras_dqn.EpsilonZGreedy,
+        lambda: {"epsilon": 0.1, "mu": 2.0, "max_duration": 10},
+    ),
+    "NoisyDense": (
+        keras_dqn.layers.NoisyDense,
+        lambda: {"units": 2, "use_bias": True, "sigma0": 0.5, "seed": 0},
+    ),
+    "DuelingHead": (
+        keras_dqn.layers.DuelingHead,
+        lambda: {
+            "num_actions": 2,
+            "num_outputs": 1,
+            "aggregate": "mean",
+            "hidden_units": None,
+            "noisy": False,
+        },
+    ),
+    "CosineEmbedding": (
+        keras_dqn.layers.CosineEmbedding,
+        lambda: {"units": 2, "num_cosines": 4},
+    ),
+    "QuantileHuber": (keras_dqn.losses.QuantileHuber, lambda: {"kappa": 1.0}),
+    "mlp": (
+        keras_dqn.networks.mlp,
+        lambda: {
+            "observation_space": SPACE,
+            "num_outputs": 2,
+            "hidden_units": (4,),
+            "layer_normalization": False,
+        },
+    ),
+    "nature_cnn": (
+        keras_dqn.networks.nature_cnn,
+        lambda: {"observation_space": FRAMES, "num_outputs": 2, "hidden_units": 4},
+    ),
+    "impala_cnn": (
+        keras_dqn.networks.impala_cnn,
+        lambda: {
+            "observation_space": FRAMES,
+            "num_outputs": 2,
+            "width": 1,
+            "hidden_units": 4,
+            "spectral_normalization": False,
+            "max_pooling": None,
+        },
+    ),
+    "minatar_cnn": (
+        keras_dqn.networks.minatar_cnn,
+        lambda: {"observation_space": FRAMES, "num_outputs": 2, "hidden_units": 4},
+    ),
     "PriorityFeedback": (
         keras_dqn.PriorityFeedback,
         lambda: {"replay": keras_dqn.PrioritizedReplayBuffer(9, SPACE, ACTIONS)},
@@ -270,6 +359,11 @@ CALLABLES = {
 }
 
 
+# Of weights and of distributions.
+SIZES = {"hidden_units", "max_pooling", "num_actions", "num_atoms", "num_bins", "num_cosines"}
+SIZES |= {"num_outputs", "num_quantiles", "num_target_quantiles", "units", "width"}
+
+
 def prioritized():
     buffer = keras_dqn.PrioritizedReplayBuffer(20, SPACE, ACTIONS)
     buffer.add(np.zeros(3), 0, 0.0, True, False, np.zeros(3))
@@ -288,7 +382,9 @@ def refusals(name, data):
     value = data.draw(NONSENSE)
     arguments[argument] = value
     large = ("capacity", "batch_size", "num_batches", "num_steps", "steps_per_execution")
-    if argument in large and is_large(value):
+    if (argument in large and is_large(value, 10**5)) or (
+        argument in SIZES and is_large(value, 64)
+    ):
         return None  # it asks for memory, which it may get
     try:
         call(**arguments)
@@ -299,8 +395,8 @@ def refusals(name, data):
     return None
 
 
-def is_large(value):
-    return isinstance(value, (int, float)) and value > 10**5
+def is_large(value, limit):
+    return isinstance(value, (int, float)) and value > limit
 
 
 def run(name, examples):
