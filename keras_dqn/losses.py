@@ -35,8 +35,8 @@ class QuantileHuber(keras.losses.Loss):
         ValueError: If `kappa` is below 0.
 
     Example:
-    >>> loss = QuantileHuber()
-    >>> round(float(loss([[0.0]], [[-1.0, 3.0]])), 3)  # 0.25 * 0.5 + 0.25 * 2.5
+    >>> target, quantiles = keras.ops.array([[0.0]]), keras.ops.array([[-1.0, 3.0]])
+    >>> round(float(QuantileHuber()(target, quantiles)), 3)  # 0.25 * 0.5 + 0.25 * 2.5
     0.75
 
     Reference:

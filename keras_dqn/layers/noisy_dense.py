@@ -42,7 +42,7 @@ class NoisyDense(RandomLayer):
 
     Example:
     >>> layer = NoisyDense(3, seed=0)
-    >>> x = np.ones((2, 4), "float32")
+    >>> x = keras.ops.ones((2, 4))
     >>> bool(keras.ops.all(layer(x) == layer(x)))
     True
     >>> bool(keras.ops.any(layer(x, training=True) == layer(x, training=True)))

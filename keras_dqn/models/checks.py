@@ -84,15 +84,15 @@ def check_torso_and_head(torso: Any, head: Any) -> None:
 
 
 def check_risk(risk: Any, midpoints: NDArray) -> NDArray[np.float32]:
-    """Returns the fractions to which a risk distortion maps the midpoints, `[N]` float32."""
+    """Returns the fractions to which a risk distortion maps the midpoints, `[1, N]` float32."""
     if risk is None:
         return midpoints
     if not callable(risk):
         raise TypeError(f"`risk` must be a function of fractions or None. Received: {risk=}")
-    fractions = np.asarray(risk(midpoints), np.float32)
+    fractions = np.asarray(risk(midpoints[0]), np.float32)[None]
     if fractions.shape != midpoints.shape or not ((fractions >= 0) & (fractions <= 1)).all():
         raise ValueError(
-            f"`risk` must map {len(midpoints)} fractions to {len(midpoints)} in [0, 1]. Received: "
+            f"`risk` must map {midpoints.size} fractions to {midpoints.size} in [0, 1]. Received: "
             f"{fractions}"
         )
     return fractions

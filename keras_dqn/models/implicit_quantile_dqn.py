@@ -1,6 +1,5 @@
 """`ImplicitQuantileDQN`: IQN, which learns the quantile function of returns."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,9 +8,9 @@ from keras_dqn import ops
 from keras_dqn.arguments import check_integer, check_seed
 from keras_dqn.layers.noise import is_drawing
 from keras_dqn.losses import QuantileHuber
-from keras_dqn.models.checks import check_risk, check_torso_and_head
+from keras_dqn.models.checks import check_risk
 from keras_dqn.models.dqn import DQN
-from keras_dqn.models.implicit_quantile_network import NUM_MIDPOINTS, ImplicitQuantileNetwork
+from keras_dqn.models.implicit_quantile_network import MIDPOINTS, ImplicitQuantileNetwork
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
@@ -25,24 +24,18 @@ class ImplicitQuantileDQN(DQN):
     Q(observation, a) = mean of z(observation, a, fraction) over 32 fixed midpoints
     ```
 
-    Fractions are drawn in training only. Actions (also the next action of the target), evaluations
-    and `evaluate` use the midpoints, so `act` is exact. The agent's outputs are a dict: `q_values`
-    `[B, A]` and `quantiles` `[B, A, N, 2]`, each quantile with its fraction.
+    Actions (also the target's) and evaluations use the midpoints, so `act` is exact. Outputs are a
+    dict: `q_values` `[B, A]`, and `quantiles` `[B, A, N, 2]`, each quantile with its fraction.
 
     Args:
         torso: Keras model or layer that maps observations to features `[B, F]`.
-        head: Keras model or layer that maps features `[B, F]` to `[B, A]`, such as a
-            `DuelingHead`.
+        head: Keras model or layer that maps features `[B, F]` to `[B, A]`.
         num_cosines: Int, cosines of the embedding. Defaults to `64`, as in the paper.
-        num_quantiles: Int, fractions drawn for the online network. Defaults to `8`, which suits a
-            CPU; the paper uses 64.
-        num_target_quantiles: Int, fractions drawn for the target network. Defaults to `8`; the
-            paper uses 64.
-        risk: Callable or None. It maps the midpoints, `[32]` floats in (0, 1), to the fractions
-            whose mean quantile decides when the agent acts: `lambda f: 0.25 * f` gives the
-            conditional value at risk of the worst quarter. Targets stay neutral. A function must
-            be registered with `keras.saving.register_keras_serializable` to be saved. Defaults to
-            `None`.
+        num_quantiles: Int, fractions of the online network. Defaults to `8`; the paper uses 64.
+        num_target_quantiles: Int, the same of the target network. Defaults to `8`; the paper: 64.
+        risk: Callable or None. It maps the midpoints, `[32]` floats in (0, 1), to the fractions by
+            whose mean quantile the agent acts. `lambda f: 0.25 * f` acts by the worst quarter.
+            Targets stay neutral. To be saved, it must be registered. Defaults to `None`.
         seed: Int or None, for the fractions. Defaults to `None`.
         **kwargs: Arguments of `DQN`, such as `double`.
 
@@ -53,7 +46,6 @@ class ImplicitQuantileDQN(DQN):
     Example:
     >>> torso = keras.Sequential([keras.Input((4,)), keras.layers.Dense(64, "relu")])
     >>> agent = ImplicitQuantileDQN(torso, keras.layers.Dense(2))
-    >>> agent.compile(keras.optimizers.Adam(1e-3))
 
     Reference:
         Dabney et al., 2018, "Implicit quantile networks for distributional reinforcement learning",
@@ -68,42 +60,31 @@ class ImplicitQuantileDQN(DQN):
         num_cosines: int = 64,
         num_quantiles: int = 8,
         num_target_quantiles: int = 8,
-        risk: Callable | None = None,
+        risk: Any = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        check_torso_and_head(torso, head)
         self.num_cosines = check_integer("num_cosines", num_cosines)
         self.seed = check_seed(seed)
         super().__init__(ImplicitQuantileNetwork(torso, head, num_cosines, seed=seed), **kwargs)
         self.num_quantiles = check_integer("num_quantiles", num_quantiles)
         self.num_target_quantiles = check_integer("num_target_quantiles", num_target_quantiles)
         self.risk = risk
-        self.acting_fractions = check_risk(risk, ops.midpoints(NUM_MIDPOINTS))
+        self.acting_fractions = check_risk(risk, MIDPOINTS)
 
     def outputs_of(self, network: Any, observation: Any, training: bool | None = False) -> dict:
-        """Returns `q_values` `[B, A]` and `quantiles` `[B, A, N, 2]`, float32.
-
-        In a training step the N fractions are drawn. The online network gives the quantiles at
-        them only, and their mean; the values of the target network are those at the midpoints.
-        """
-        midpoints = ops.midpoints(NUM_MIDPOINTS)[None]
+        """Returns `q_values` `[B, A]` and `quantiles` `[B, A, N, 2]`, float32."""
         if not is_drawing():
-            acting = [] if self.risk is None else [self.acting_fractions[None]]
-            parts = [midpoints, *acting]
-        elif training:
+            parts = [MIDPOINTS] if self.risk is None else [MIDPOINTS, self.acting_fractions]
+        elif training:  # the values of the online network are only for the metrics
             parts = [network.draw(observation, self.num_quantiles)]
         else:
-            parts = [network.draw(observation, self.num_target_quantiles), midpoints]
+            parts = [network.draw(observation, self.num_target_quantiles), MIDPOINTS]
         values = keras.ops.cast(network(observation, parts, training=training), "float32")
-        num_fractions = parts[0].shape[1]
-        quantiles = values[:, :, :num_fractions]
+        quantiles, valued = values[:, :, : parts[0].shape[1]], values[:, :, -parts[-1].shape[1] :]
         fractions = keras.ops.zeros_like(quantiles) + parts[0][:, None]
-        valued = quantiles if len(parts) == 1 else values[:, :, num_fractions:]
-        return {
-            "q_values": keras.ops.mean(valued, axis=-1),
-            "quantiles": keras.ops.stack([quantiles, fractions], axis=-1),
-        }
+        pairs = keras.ops.stack([quantiles, fractions], axis=-1)
+        return {"q_values": keras.ops.mean(valued, axis=-1), "quantiles": pairs}
 
     def q_values(self, outputs: Any) -> Any:
         """Returns the action values, `[B, A]` float32."""
@@ -129,10 +110,9 @@ class ImplicitQuantileDQN(DQN):
         """Returns the arguments for `from_config`, including torso and head."""
         config, parts = super().get_config(), self.network.get_config()
         del config["network"]
-        names = ("torso", "head", "num_cosines", "seed")
         return {
             **config,
-            **{name: parts[name] for name in names},
+            **{name: parts[name] for name in ("torso", "head", "num_cosines", "seed")},
             "num_quantiles": self.num_quantiles,
             "num_target_quantiles": self.num_target_quantiles,
             "risk": keras.saving.serialize_keras_object(self.risk),

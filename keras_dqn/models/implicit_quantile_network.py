@@ -7,9 +7,10 @@ import keras
 from keras_dqn import ops
 from keras_dqn.layers.cosine_embedding import CosineEmbedding
 from keras_dqn.layers.noise import RandomLayer
+from keras_dqn.models.checks import check_torso_and_head
 from keras_dqn.networks.inspection import input_shape_of
 
-NUM_MIDPOINTS = 32
+MIDPOINTS = ops.midpoints(32)[None]  # [1, 32]
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
@@ -34,6 +35,7 @@ class ImplicitQuantileNetwork(RandomLayer):
         num_cosines: int = 64,
         **kwargs: Any,
     ) -> None:
+        check_torso_and_head(torso, head)
         super().__init__(**kwargs)
         self.torso = torso
         self.head = head
@@ -52,7 +54,7 @@ class ImplicitQuantileNetwork(RandomLayer):
                 f"shape {features}"
             )
         self.embedding = CosineEmbedding(features[-1], self.num_cosines, dtype=self.dtype_policy)
-        self.embedding.build((None, NUM_MIDPOINTS))
+        self.embedding.build(MIDPOINTS.shape)
         if not self.head.built:
             self.head.build(features)
 
@@ -66,7 +68,7 @@ class ImplicitQuantileNetwork(RandomLayer):
             training: Bool or None, for the torso and the head.
         """
         features = keras.ops.expand_dims(self.torso(inputs, training=training), 1)  # [B, 1, F]
-        parts = fractions or [ops.midpoints(NUM_MIDPOINTS)[None]]
+        parts = fractions or [MIDPOINTS]
         mixed = [features * self.embedding(part) for part in parts]  # [B, N_i, F]
         mixed = keras.ops.concatenate(mixed, axis=1) if len(mixed) > 1 else mixed[0]
         num_fractions, num_features = mixed.shape[1:]

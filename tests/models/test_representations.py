@@ -253,3 +253,19 @@ def test_a_lambda_in_a_torso():
     agent = keras_dqn.ImplicitQuantileDQN(keras.Sequential(layers), keras.layers.Dense(2))
     values = agent.q_values(agent.outputs_of(agent.target_network, X))
     np.testing.assert_allclose(values, agent.q_values(agent(X)), rtol=1e-6)
+
+
+@keras.saving.register_keras_serializable("tests")
+def worst_quarter(fractions):
+    return 0.25 * fractions
+
+
+def test_risk_is_saved(tmp_path):
+    agent = MAKE["implicit"](risk=worst_quarter)
+    agent.save(tmp_path / "agent.keras")
+    loaded = keras.models.load_model(tmp_path / "agent.keras")
+    assert loaded.risk is worst_quarter
+    np.testing.assert_array_equal(loaded(X)["q_values"], agent(X)["q_values"])
+    neutral = MAKE["implicit"]()
+    neutral.set_weights(agent.get_weights())
+    assert np.abs(np.asarray(neutral(X)["q_values"]) - agent(X)["q_values"]).max() > 1e-4
