@@ -5,6 +5,7 @@ the fixed point of the rule's own equation, which a slow NumPy loop iterates.
 """
 
 import itertools
+import json
 import math
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ from keras_dqn.layers import DuelingHead, NoisyDense
 CELLS, ACTIONS, GAMMA = 3, 2, 0.8
 MUNCHAUSEN = {"alpha": 0.8, "temperature": 0.15, "clip": -0.3}
 CONSERVATIVE = 0.5
+UPDATES, UPDATES_OF_GAP = 1_200, 480
 UNSEEN = (1, 0)  # cell and action that the data for the conservative penalty lack
 
 # What an agent of each representation has besides its network; all values lie in [0, 1].
@@ -180,7 +182,9 @@ def rule_arguments(rule, conservative):
 def make_agent(representation, head, **kwargs):
     cls, sizes = REPRESENTATIONS[representation]
     outputs = next((size for name, size in sizes.items() if name.startswith("num_")), 1)
-    torso = keras_dqn.networks.mlp(gym.spaces.Discrete(CELLS), None, hidden_units=(16,))
+    torso = keras_dqn.networks.mlp(
+        gym.spaces.Discrete(CELLS), None, hidden_units=(32,), activation="tanh"
+    )
     if cls is keras_dqn.ImplicitQuantileDQN:
         return cls(torso, keras.Sequential(head_layers(head, 1)), **sizes, **kwargs)
     return cls(keras.Sequential([torso, *head_layers(head, outputs)]), **sizes, **kwargs)
@@ -279,9 +283,6 @@ def check_that_it_goes_on(agent, replay, tmp_path):
     np.testing.assert_array_equal(agent.act(cells), loaded.act(cells))
 
 
-UPDATES, UPDATES_OF_GAP = 1_600, 320
-
-
 @pytest.mark.parametrize("combination", SAMPLE, ids=name_of)
 def test_a_sample_learns_its_own_fixed_point_and_goes_on_after_saving(combination, tmp_path):
     check_learning(combination, tmp_path, jit_compile=False)
@@ -291,3 +292,87 @@ def test_a_sample_learns_its_own_fixed_point_and_goes_on_after_saving(combinatio
 @pytest.mark.parametrize("combination", COVERING_SET, ids=name_of)
 def test_each_pair_learns_its_own_fixed_point_and_goes_on_after_saving(combination, tmp_path):
     check_learning(combination, tmp_path, jit_compile="auto")
+
+
+# The rest of the product
+
+
+def batch_of(size=12):
+    rng = np.random.default_rng(0)
+    return (
+        np.arange(size) % CELLS,
+        {
+            "action": rng.integers(ACTIONS, size=size).astype(np.int32),
+            "reward": rng.uniform(size=size).astype(np.float32),
+            "discount": rng.choice([0.0, GAMMA], size=size).astype(np.float32),
+            "next_observation": rng.integers(CELLS, size=size),
+        },
+        rng.uniform(0.5, 1.5, size=size).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("head", FACTORS["head"])
+@pytest.mark.parametrize("rule", FACTORS["rule"])
+@pytest.mark.parametrize("representation", FACTORS["representation"])
+def test_all_combinations_have_the_shapes_of_their_representation(representation, rule, head):
+    observation, transition, _ = batch_of()
+    size = {"plain": 1, "c51": 21, "hl_gauss": 20, "qr": 7, "iqn": 32}[representation]
+    for conservative in FACTORS["conservative"]:
+        agent = make_agent(representation, head, **rule_arguments(rule, conservative))
+        outputs = agent(observation)
+        extra = np.asarray(agent.extra_loss(outputs, transition["action"]))
+        assert extra.shape == (12,)
+        assert (extra > 0).all() if conservative else (extra == 0).all()
+    assert agent.q_values(outputs).shape == (12, ACTIONS)
+    target = agent.compute_target(observation, transition)
+    assert target.shape == (12, size)
+    prediction = agent.predict_taken(outputs, transition["action"])
+    assert prediction.shape == ((12, size, 2) if representation == "iqn" else (12, size))
+    assert agent.td_error(target, prediction).shape == (12,)
+    assert agent.priority(target, prediction).shape == (12,)
+    config = json.dumps(agent.get_config())
+    again = type(agent).from_config(json.loads(config))
+    assert json.dumps(again.get_config()) == config
+
+
+@pytest.mark.parametrize("rule", FACTORS["rule"])
+@pytest.mark.parametrize("representation", FACTORS["representation"])
+def test_one_update_lowers_the_loss_and_leaves_the_target_network(representation, rule):
+    """All heads have their turn: in each row and each column of the table, each head is once."""
+    batch = batch_of()
+    turn = FACTORS["rule"].index(rule) + FACTORS["representation"].index(representation)
+    head = FACTORS["head"][turn % 3]
+    agent = make_agent(representation, head, **rule_arguments(rule, conservative=True))
+    agent.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+    shake(agent.target_network)  # the next values do not follow the online network
+    before, target = agent.network.get_weights(), agent.target_network.get_weights()
+    loss = agent.test_on_batch(*batch)[0]
+    logs = agent.train_on_batch(*batch, return_dict=True)
+    assert agent.test_on_batch(*batch)[0] < loss
+    assert logs["td_error"].shape == logs["priority"].shape == (12,)
+    assert any(np.any(a != b) for a, b in zip(before, agent.network.get_weights(), strict=True))
+    for a, b in zip(target, agent.target_network.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("rule", FACTORS["rule"])
+@pytest.mark.parametrize("representation", FACTORS["representation"])
+def test_only_double_looks_at_the_online_network_for_a_target(representation, rule):
+    agent = make_agent(representation, "dueling", **rule_arguments(rule, conservative=True))
+    observation, transition, _ = batch_of()
+    shake(agent.target_network)
+    targets = []
+    for seed in range(4):
+        shake(agent.network, seed)
+        targets.append(np.asarray(agent.compute_target(observation, transition)))
+    same = [np.array_equal(target, targets[0]) for target in targets]
+    assert all(same) is (rule != "double")
+    shake(agent.target_network, seed=9)
+    assert not np.array_equal(agent.compute_target(observation, transition), targets[-1])
+
+
+@pytest.mark.parametrize("head", FACTORS["head"])
+@pytest.mark.parametrize("representation", FACTORS["representation"])
+def test_double_with_munchausen_is_refused_with_the_reason(representation, head):
+    with pytest.raises(ValueError, match="`double` must be False with `munchausen`: its next"):
+        make_agent(representation, head, double=True, munchausen=keras_dqn.Munchausen())
