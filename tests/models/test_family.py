@@ -371,6 +371,36 @@ def test_only_double_looks_at_the_online_network_for_a_target(representation, ru
     assert not np.array_equal(agent.compute_target(observation, transition), targets[-1])
 
 
+@pytest.mark.parametrize("rule", FACTORS["rule"])
+@pytest.mark.parametrize("representation", FACTORS["representation"])
+def test_the_expected_target_is_that_of_the_rule_on_expected_values(representation, rule):
+    agent = make_agent(representation, "dueling", **rule_arguments(rule, conservative=False))
+    shake(agent.network, seed=2)
+    shake(agent.target_network)
+    observation, transition, _ = batch_of()
+    # Small enough to clip no atom: rewards in [0, 0.3], discounts 0 or 0.4, a bonus of -0.24.
+    transition["reward"] *= 0.3
+    transition["discount"] *= 0.5
+    cells = np.arange(CELLS)
+    online = np.asarray(agent.q_values(agent(cells)), np.float64)
+    target = np.asarray(agent.q_values(agent.outputs_of(agent.target_network, cells)), np.float64)
+    temperature = MUNCHAUSEN["temperature"]
+    expected = []
+    for row, cell in enumerate(observation):
+        action, reward, discount, following = (transition[name][row] for name in transition)
+        value = target[following][(online if rule == "double" else target)[following].argmax()]
+        if rule == "munchausen":
+            bonus = max(MUNCHAUSEN["clip"], scaled_logs(target[cell], temperature)[action])
+            reward += MUNCHAUSEN["alpha"] * bonus
+            logs = np.array(scaled_logs(target[following], temperature))
+            value = np.exp(logs / temperature) @ (target[following] - logs)
+        expected.append(reward + discount * value)
+    prediction = agent.predict_taken(agent(observation), transition["action"])
+    td_error = agent.td_error(agent.compute_target(observation, transition), prediction)
+    expected_error = expected - online[observation, transition["action"]]
+    np.testing.assert_allclose(td_error, expected_error, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("head", FACTORS["head"])
 @pytest.mark.parametrize("representation", FACTORS["representation"])
 def test_double_with_munchausen_is_refused_with_the_reason(representation, head):
