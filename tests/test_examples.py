@@ -31,6 +31,7 @@ RUNS = {
     "cartpole.py": ("--env-steps 3100", "return "),
     "ddpg.py": ("--epochs 1", "mean returns of five episodes"),
     "mean_teacher.py": ("--epochs 1", "with consistency: accuracy of the student"),
+    "own_algorithm.py": ("--env-steps 1100", "own: return "),
     "own_loop.py": ("--env-steps 1100", "greedy return"),
     "plain_model.py": ("--epochs 1", "mean squared error on unseen steps"),
     "prioritized_replay.py": ("--states 6 --max-updates 640", "plot: "),
