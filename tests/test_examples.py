@@ -28,6 +28,7 @@ Accelerator: None
 
 # Arguments that make each run short, and what its last line begins with.
 RUNS = {
+    "beyond_the_rainbow.py": ("--env-steps 2640", "return "),
     "cartpole.py": ("--env-steps 3100", "return "),
     "ddpg.py": ("--epochs 1", "mean returns of five episodes"),
     "mean_teacher.py": ("--epochs 1", "with consistency: accuracy of the student"),
