@@ -18,6 +18,7 @@ NAMESPACES = (
     "keras_dqn.layers",
     "keras_dqn.losses",
     "keras_dqn.networks",
+    "keras_dqn.ops",
     "keras_dqn.integrations.tf_agents",
 )
 GROUPS = {
@@ -30,6 +31,7 @@ GROUPS = {
     "layers": "Layers",
     "losses": "Losses",
     "networks": "Networks",
+    "ops": "Formulas",
     "integrations": "Other libraries",
 }
 WIDE = "---\nhide: [toc]\n---\n\n"  # room for lines of 100 characters

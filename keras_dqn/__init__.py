@@ -3,6 +3,7 @@
 from keras_dqn import layers as layers
 from keras_dqn import losses as losses
 from keras_dqn import networks as networks
+from keras_dqn import ops as ops
 from keras_dqn.acting.collector import Collector
 from keras_dqn.acting.exploration import (
     Boltzmann,

@@ -31,6 +31,10 @@ class QuantileHuber(keras.losses.Loss):
         y_pred: `[B, N]`, the quantiles at the midpoints of N equal parts of [0, 1]; or `[B, N, 2]`,
             quantiles and their fractions.
 
+    Errors below kappa count squared, so with `kappa=1` quantiles of returns that differ by less
+    than 1 are expectiles instead, and their mean is not the mean of the returns. Use a smaller
+    kappa, or larger rewards.
+
     Raises:
         ValueError: If `kappa` is below 0.
 

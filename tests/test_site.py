@@ -20,6 +20,7 @@ def test_each_public_name_has_a_page_with_its_docstring():
     names |= {f"keras_dqn.layers.{name}" for name in public_layers()}
     names |= {f"keras_dqn.losses.{name}" for name in keras_dqn.losses.__all__}
     names |= {f"keras_dqn.networks.{name}" for name in keras_dqn.networks.__all__}
+    names |= {f"keras_dqn.ops.{name}" for name in keras_dqn.ops.__all__}
     found = list(site_pages.public_names())
     assert {name for name, _, _ in found} == names
     assert len({site_pages.page_of(name) for name in names}) == len(names)

@@ -80,7 +80,8 @@ class ImplicitQuantileNetwork(RandomLayer):
     def draw(self, observation: Any, num_fractions: int) -> Any:
         """Returns random fractions for a batch, `[B, num_fractions]` float32."""
         batch_size = keras.ops.shape(keras.tree.flatten(observation)[0])[0]
-        return keras.random.uniform((batch_size, num_fractions), seed=self.seed_generator)
+        shape = (batch_size, num_fractions)
+        return keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
 
     def get_config(self) -> dict:
         """Returns the arguments for `from_config`, including torso and head."""

@@ -21,6 +21,17 @@ agent.fit(
 assert np.any(network.get_weights()[0] != before)
 x = np.ones((2, 3))
 np.testing.assert_allclose(agent.policy().action_values(x), agent.predict(x, verbose=0), atol=1e-5)
+
+torso = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, "relu")])
+network = keras.Sequential([torso, keras_dqn.layers.DuelingHead(2, 51, noisy=True)])
+for agent in (
+    keras_dqn.CategoricalDQN(network, v_min=0.0, v_max=9.0),
+    keras_dqn.HLGaussDQN(network, v_min=0.0, v_max=9.0),
+    keras_dqn.QuantileDQN(network),
+    keras_dqn.ImplicitQuantileDQN(torso, keras_dqn.layers.DuelingHead(2, noisy=True)),
+):
+    agent.compile("sgd", jit_compile=False)
+    assert np.isfinite(agent.train_on_batch(*replay.sample(4))).all()
 """
 
 

@@ -207,3 +207,27 @@ def test_what_needs_one_replica_is_refused(make_batches, mirrored, make_network)
     replay = keras_dqn.PrioritizedReplayBuffer.from_env(env, 100)
     with pytest.raises(ValueError, match="Priorities cannot be fed back"):
         agent.fit(replay.dataset(16), steps_per_epoch=2, verbose=0)
+
+
+@pytest.mark.parametrize("kind", ["c51", "implicit"])
+def test_the_family_trains_on_two_replicas(kind, mirrored, make_batches):
+    """Layers that draw and outputs of other shapes; the replicas have noise of their own."""
+    with mirrored.scope():
+        torso = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5, "tanh")])
+        if kind == "implicit":
+            head = keras_dqn.layers.DuelingHead(2, noisy=True)
+            agent = keras_dqn.ImplicitQuantileDQN(torso, head, num_cosines=4, double=True)
+        else:
+            head = keras_dqn.layers.DuelingHead(2, 5, noisy=True)
+            agent = keras_dqn.CategoricalDQN(
+                keras.Sequential([torso, head]), num_atoms=5, v_min=-2.0, v_max=2.0
+            )
+        agent.compile(keras.optimizers.Adam(0.05), jit_compile=False)
+    before = agent.network.get_weights()
+    history = agent.fit(
+        finite_dataset(make_batches), verbose=0, callbacks=[keras_dqn.SoftTargetUpdate(0.1)]
+    )
+    assert np.isfinite(history.history["loss"]).all()
+    assert agent.update_count.numpy() == NUM_BATCHES
+    changed = [np.any(a != b) for a, b in zip(before, agent.network.get_weights(), strict=True)]
+    assert all(changed)
