@@ -25,6 +25,7 @@ import tensorflow as tf
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 import keras_dqn
+from keras_dqn.acting import litert_program
 
 HERE = pathlib.Path(__file__).parent
 OBSERVATIONS, ACTIONS = gym.spaces.Box(-1.0, 1.0, (4,)), gym.spaces.Discrete(2)
@@ -43,8 +44,10 @@ def acting(envs):
         ]
     )
     agent = keras_dqn.DQN(network)
-    fast, without = agent.policy(), agent.policy()
-    without.backend_reason = "LiteRT is left out"  # as it is where the extra is not installed
+    fast = agent.policy()
+    installed, litert_program.Interpreter = litert_program.Interpreter, None
+    without = agent.policy()  # as it is where the extra is not installed
+    litert_program.Interpreter = installed
     observation = np.random.default_rng(0).uniform(-1, 1, (envs, 4)).astype(np.float32)
     weights = [variable.numpy() for variable in network.variables]
     values = tf.function(lambda inputs: network(inputs, training=False), autograph=False)

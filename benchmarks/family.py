@@ -36,8 +36,8 @@ PARTS = {
 }
 
 
-def make_agent(parts, num_inputs, num_actions):
-    """Returns an agent with these parts, on a network 128-128."""
+def make_agent(parts, num_inputs, num_actions, units=128):
+    """Returns an agent with these parts, on a network with two hidden layers."""
     import keras
 
     import keras_dqn
@@ -45,18 +45,23 @@ def make_agent(parts, num_inputs, num_actions):
     layers = keras_dqn.layers
     num_outputs = 51 if parts & {"c51", "hl_gauss", "quantiles"} else 1
     dense = layers.NoisyDense if "noisy" in parts else keras.layers.Dense
-    torso = [keras.Input((num_inputs,)), keras.layers.Dense(128, "relu")]
+    torso = [keras.Input((num_inputs,)), keras.layers.Dense(units, "relu")]
     if "dueling" in parts:
         head = [
             layers.DuelingHead(
-                num_actions, num_outputs, hidden_units=128, noisy=dense is layers.NoisyDense
+                num_actions, num_outputs, hidden_units=units, noisy=dense is layers.NoisyDense
             )
         ]
     else:
-        head = [dense(128, activation="relu"), dense(num_actions * num_outputs)]
+        head = [dense(units, activation="relu"), dense(num_actions * num_outputs)]
         if num_outputs > 1:
             head.append(keras.layers.Reshape((num_actions, num_outputs)))
-    rule = {"munchausen": keras_dqn.Munchausen()} if "munchausen" in parts else {"double": True}
+    if "munchausen" in parts:
+        rule = {"munchausen": keras_dqn.Munchausen()}
+    else:
+        rule = {"double": "plain" not in parts}
+    if "conservative" in parts:
+        rule["conservative"] = 1.0
     if "iqn" in parts:
         return keras_dqn.ImplicitQuantileDQN(
             keras.Sequential(torso), keras.Sequential(head), **rule

@@ -36,7 +36,7 @@ class AdvantageLearning:
 
     def reward_bonus(self, observation, transition, next_outputs):
         q_values = self.q_values(self.outputs_of(self.target_network, observation))  # [B, A]
-        taken = keras.ops.take_along_axis(q_values, transition["action"][:, None], axis=1)[:, 0]
+        taken = keras_dqn.ops.take_action(q_values, transition["action"])
         return self.alpha * (taken - keras.ops.max(q_values, axis=1))
 
 
