@@ -233,6 +233,23 @@ def test_weight_zero_means_no_gradient(kind):
     np.testing.assert_array_equal(changed, np.isin(np.arange(CELLS), observation))
 
 
+@BY_KIND
+def test_weights_multiply_the_loss_of_each_row(kind):
+    """Also the conservative term. The loss of a row is that of a batch of this row alone."""
+    agent = make(kind, conservative=0.7)
+    agent.compile("sgd", jit_compile=False)
+    observation, transition = batch_of(6)
+    weight = np.array([0.0, 0.5, 1.0, 2.0, 3.0, 0.25], np.float32)
+
+    def loss(rows, *weights):
+        part = {name: values[rows] for name, values in transition.items()}
+        return agent.test_on_batch(observation[rows], part, *weights, return_dict=True)["loss"]
+
+    alone = [loss(slice(row, row + 1)) for row in range(6)]
+    expected = np.mean(weight * np.array(alone))
+    np.testing.assert_allclose(loss(slice(None), weight), expected, rtol=1e-4)
+
+
 def test_c51_agrees_with_rlax():
     """The numbers are of RLax 0.1.9.
 
@@ -350,6 +367,22 @@ def test_implicit_targets_against_the_slow_reference(rule):
             reward = reward + RULE.alpha * max(RULE.clip, taken)
         expected = reward + transition["discount"][b] * weights @ (after[b] + bonus[:, None])
         np.testing.assert_allclose(target[b], expected, rtol=1e-3, atol=1e-4)
+
+
+@BY_RULE
+def test_implicit_targets_with_discount_zero_ignore_the_next_observation_even_nan(rule):
+    agent = make_implicit(num_target_quantiles=3, **RULES[rule])
+    observation, transition = vectors()
+    transition["discount"] = np.zeros(5, np.float32)
+    transition["next_observation"] = np.full((5, 3), np.nan, np.float32)
+    with drawing():
+        target = np.asarray(agent.compute_target(observation, transition))
+    q_values = slow_quantiles(agent.target_network, observation, MIDPOINTS).mean(axis=-1)
+    expected = transition["reward"].astype(float)
+    if rule == "munchausen":
+        taken = RULE.temperature * log_pi(q_values)[np.arange(5), transition["action"]]
+        expected = expected + RULE.alpha * np.maximum(RULE.clip, taken)
+    np.testing.assert_allclose(target, np.tile(expected[:, None], 3), rtol=1e-4, atol=1e-5)
 
 
 def test_implicit_predictions_draw_new_fractions_in_each_training_step():
