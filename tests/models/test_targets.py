@@ -243,6 +243,7 @@ def test_weights_multiply_the_loss_of_each_row(kind):
 
     def loss(rows, *weights):
         part = {name: values[rows] for name, values in transition.items()}
+        agent.reset_metrics()  # older releases of Keras return a mean over all calls
         return agent.test_on_batch(observation[rows], part, *weights, return_dict=True)["loss"]
 
     alone = [loss(slice(row, row + 1)) for row in range(6)]
