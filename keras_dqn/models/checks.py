@@ -11,6 +11,8 @@ from keras_dqn.models.munchausen import Munchausen
 from keras_dqn.replay.protocols import Replay
 from keras_dqn.spaces.action_spec import ActionSpec
 
+_LARGEST = 1e30  # of a return: sums of such numbers stay finite in float32
+
 
 def check_network_fits(agent: Any, replay: Replay) -> int:
     """Builds an agent for a buffer's observations if it is not built, and checks its outputs.
@@ -100,7 +102,10 @@ def check_risk(risk: Any, midpoints: NDArray) -> NDArray[np.float32]:
 
 def check_support(v_min: Any, v_max: Any) -> tuple[float, float]:
     """Returns the ends of a range of returns as floats; the first must be smaller."""
-    v_min, v_max = check_number("v_min", v_min), check_number("v_max", v_max)
+    v_min, v_max = (
+        check_number(name, value, -_LARGEST, _LARGEST)
+        for name, value in (("v_min", v_min), ("v_max", v_max))
+    )
     if v_min >= v_max:
         raise ValueError(f"`v_min` must be below `v_max`. Received: v_min={v_min}, v_max={v_max}")
     return v_min, v_max

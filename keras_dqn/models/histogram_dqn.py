@@ -59,5 +59,15 @@ class HistogramDQN(DQN):
 
 
 def evenly_spaced(start: float, stop: float, num: int) -> NDArray[np.float32]:
-    """Returns `num` values from `start` to `stop`, `[num]` float32."""
-    return np.linspace(start, stop, num).astype(np.float32)
+    """Returns `num` values from `start` to `stop`, `[num]` float32.
+
+    Raises:
+        ValueError: If some of them are equal in float32.
+    """
+    values = np.linspace(start, stop, num).astype(np.float32)
+    if not (np.diff(values) > 0).all():
+        raise ValueError(
+            f"`v_min` and `v_max` must be far enough apart for {num} different float32 numbers. "
+            f"Received: v_min={start}, v_max={stop}"
+        )
+    return values

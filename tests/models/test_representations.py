@@ -130,6 +130,16 @@ BAD = {
         TypeError,
         "`v_max` must be a number",
     ),
+    "huge v_min": (
+        lambda: keras_dqn.CategoricalDQN(network(2, 51), v_min=-3e38, v_max=3e38),
+        ValueError,
+        r"`v_min` must be in \[-1e\+30, 1e\+30\]",
+    ),
+    "close v_min": (
+        lambda: keras_dqn.HLGaussDQN(network(2, 51), v_min=1e9, v_max=1e9 + 1),
+        ValueError,
+        "`v_min` and `v_max` must be far enough apart for 52 different float32 numbers",
+    ),
     "num_atoms": (
         lambda: keras_dqn.CategoricalDQN(network(2, 51), num_atoms=1, v_min=0.0, v_max=1.0),
         ValueError,
