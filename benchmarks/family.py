@@ -139,10 +139,11 @@ def show(seeds):
     )
     curves = {}
     for name in PARTS:
-        curves[name] = np.array([
+        runs = [
             [(float(row["env_steps"]), float(row["return"])) for row in rows
              if (row["name"], row["seed"]) == (name, str(seed))] for seed in seeds
-        ])  # fmt: skip
+        ]  # fmt: skip
+        curves[name] = np.array([run for run in runs if run])
         final = curves[name][:, -1, 1]
         print(f"{name:14} {final.mean():7.1f}   " + " ".join(f"{value:7.1f}" for value in final))
     base, *others = PARTS
@@ -159,6 +160,7 @@ def show(seeds):
             )
         axis.axhline(200, color="0.8", linewidth=1)
         axis.set_title(name)
+        axis.tick_params(labelbottom=True)
     axes.flat[0].legend(loc="lower right")
     figure.supxlabel("thousand environment steps")
     figure.supylabel("greedy return, mean of 20 episodes; mean, least and largest of three seeds")
