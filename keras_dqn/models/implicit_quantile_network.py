@@ -45,9 +45,7 @@ class ImplicitQuantileNetwork(RandomLayer):
 
     def build(self, input_shape: Any) -> None:
         """Builds torso, embedding and head for observations of this shape (or dict of shapes)."""
-        if not self.torso.built:
-            self.torso.build(input_shape)
-        features = self.torso.compute_output_shape(input_shape)
+        features = _build_by_call(self.torso, input_shape)
         if len(features) != 2:
             raise ValueError(
                 "`torso` must map observations to features of shape [B, F]. Received: outputs of "
@@ -55,8 +53,7 @@ class ImplicitQuantileNetwork(RandomLayer):
             )
         self.embedding = CosineEmbedding(features[-1], self.num_cosines, dtype=self.dtype_policy)
         self.embedding.build(MIDPOINTS.shape)
-        if not self.head.built:
-            self.head.build(features)
+        _build_by_call(self.head, features)
 
     def call(self, inputs: Any, fractions: Any = None, training: bool | None = False) -> Any:
         """Returns quantiles `[B, A, N]`.
@@ -99,3 +96,14 @@ class ImplicitQuantileNetwork(RandomLayer):
             name: keras.saving.deserialize_keras_object(config[name]) for name in ("torso", "head")
         }
         return cls(**{**config, **parts})
+
+
+def _build_by_call(layer: keras.layers.Layer, input_shape: Any) -> tuple:
+    """Builds a layer, if needed, and returns its output shape. Many layers only define `call`."""
+    inputs = keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
+    if not layer.built:
+        layer(inputs)
+    try:
+        return layer.compute_output_shape(input_shape)
+    except NotImplementedError:
+        return layer(inputs).shape

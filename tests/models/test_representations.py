@@ -258,6 +258,33 @@ def test_a_dict_of_observations_and_an_unbuilt_torso():
     )
 
 
+@pytest.mark.parametrize(
+    ("parent", "built"),
+    [(keras.layers.Layer, False), (keras.Model, False), (keras.Model, True)],
+    ids=["layer", "model", "built-model"],
+)
+def test_a_torso_and_a_head_that_only_define_call(parent, built):
+    class Part(parent):
+        def __init__(self, units, **kwargs):
+            super().__init__(**kwargs)
+            self.units = units
+            self.dense = keras.layers.Dense(units)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+        def get_config(self):
+            return {"name": self.name, "units": self.units}
+
+    torso, head = Part(5), Part(2)
+    if built:
+        head(torso(X))
+    agent = keras_dqn.ImplicitQuantileDQN(torso, head, num_cosines=4)
+    assert agent.act(X).shape == (4,)
+    values = agent.q_values(agent.outputs_of(agent.target_network, X))
+    np.testing.assert_allclose(values, agent.q_values(agent(X)), rtol=1e-6)
+
+
 def test_a_lambda_in_a_torso():
     layers = [keras.Input((3,)), keras.layers.Lambda(lambda x: 2.0 * x), keras.layers.Dense(4)]
     agent = keras_dqn.ImplicitQuantileDQN(keras.Sequential(layers), keras.layers.Dense(2))
