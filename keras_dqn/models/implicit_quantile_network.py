@@ -66,8 +66,9 @@ class ImplicitQuantileNetwork(RandomLayer):
         """
         features = keras.ops.expand_dims(self.torso(inputs, training=training), 1)  # [B, 1, F]
         parts = fractions or [MIDPOINTS]
-        mixed = [features * self.embedding(part) for part in parts]  # [B, N_i, F]
-        mixed = keras.ops.concatenate(mixed, axis=1) if len(mixed) > 1 else mixed[0]
+        # `multiply` takes different dtypes: a torso may have a dtype policy of its own.
+        mixed = [keras.ops.multiply(features, self.embedding(part)) for part in parts]
+        mixed = keras.ops.concatenate(mixed, axis=1) if len(mixed) > 1 else mixed[0]  # [B, N, F]
         num_fractions, num_features = mixed.shape[1:]
         rows = keras.ops.reshape(mixed, (-1, num_features))
         quantiles = self.head(rows, training=training)  # [B * N, A]

@@ -285,6 +285,13 @@ def test_a_torso_and_a_head_that_only_define_call(parent, built):
     np.testing.assert_allclose(values, agent.q_values(agent(X)), rtol=1e-6)
 
 
+def test_a_torso_in_mixed_precision_and_a_head_in_float32():
+    layers = [keras.Input((3,)), keras.layers.Dense(6, "relu", dtype="mixed_float16")]
+    agent = keras_dqn.ImplicitQuantileDQN(keras.Sequential(layers), keras.layers.Dense(2))
+    assert agent.act(X).shape == (4,)
+    assert agent(X)["q_values"].dtype == "float32"
+
+
 def test_a_lambda_in_a_torso():
     layers = [keras.Input((3,)), keras.layers.Lambda(lambda x: 2.0 * x), keras.layers.Dense(4)]
     agent = keras_dqn.ImplicitQuantileDQN(keras.Sequential(layers), keras.layers.Dense(2))
