@@ -39,7 +39,8 @@ class CosineEmbedding(keras.layers.Layer):
     """
 
     def __init__(self, units: int, num_cosines: int = 64, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        # A half has too few digits for the cosine of a large angle, so Keras must not cast inputs.
+        super().__init__(autocast=False, **kwargs)
         self.units = check_integer("units", units)
         self.num_cosines = check_integer("num_cosines", num_cosines)
         self.dense = keras.layers.Dense(units, "relu", dtype=self.dtype_policy)
@@ -50,7 +51,6 @@ class CosineEmbedding(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Returns the embeddings `[B, N, units]` of fractions `[B, N]`."""
-        # In float32: a half has too few digits for the cosine of a large angle.
         frequencies = (np.pi * np.arange(1, self.num_cosines + 1)).astype(np.float32)
         angles = keras.ops.expand_dims(keras.ops.cast(inputs, "float32"), -1) * frequencies
         return self.dense(keras.ops.cast(keras.ops.cos(angles), self.compute_dtype))

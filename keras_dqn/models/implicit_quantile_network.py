@@ -36,7 +36,7 @@ class ImplicitQuantileNetwork(RandomLayer):
         **kwargs: Any,
     ) -> None:
         check_torso_and_head(torso, head)
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # fractions stay float32; the parts cast
         self.torso = torso
         self.head = head
         self.num_cosines = num_cosines

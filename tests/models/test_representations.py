@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_dqn
+from keras_dqn.models.implicit_quantile_network import ImplicitQuantileNetwork
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 
@@ -290,6 +291,19 @@ def test_a_torso_in_mixed_precision_and_a_head_in_float32():
     agent = keras_dqn.ImplicitQuantileDQN(keras.Sequential(layers), keras.layers.Dense(2))
     assert agent.act(X).shape == (4,)
     assert agent(X)["q_values"].dtype == "float32"
+
+
+def test_fractions_reach_the_embedding_in_float32_in_mixed_precision():
+    single = keras_dqn.ImplicitQuantileDQN(torso(), keras.layers.Dense(2), num_quantiles=8)
+    layers = [keras.Input((3,)), keras.layers.Dense(6, "relu", dtype="mixed_bfloat16")]
+    network = ImplicitQuantileNetwork(
+        keras.Sequential(layers), keras.layers.Dense(2), dtype="mixed_bfloat16"
+    )
+    network.set_weights(single.network.get_weights())
+    fractions = np.random.default_rng(0).uniform(size=(4, 8)).astype(np.float32)
+    parts = [keras.ops.convert_to_tensor(fractions)]
+    values = keras.ops.cast(network(X, parts), "float32")
+    np.testing.assert_allclose(values, single.network(X, parts), atol=0.05)
 
 
 def test_a_lambda_in_a_torso():
