@@ -31,7 +31,7 @@ class Munchausen:
 
     Reference:
         Vieillard et al., 2020, "Munchausen reinforcement learning", equation 1; the defaults are
-        those of its table 1, for rewards clipped to [-1, 1].
+        those of its experiments on Atari, with rewards clipped to [-1, 1].
     """
 
     def __init__(self, alpha: float = 0.9, temperature: float = 0.03, clip: float = -1.0) -> None:

@@ -85,7 +85,8 @@ class Execution:
         dataset = replay_dataset_of(iterator)
         num_batches = self._model.steps_per_execution
         if self._hooks is not None:
-            num_batches = self._hooks.take_limit() or num_batches
+            limit = self._hooks.take_limit()
+            num_batches = num_batches if limit is None else limit
         if dataset is None:
             draw = partial(next, iterator, None)
         else:  # Sampled directly: going through tf.data costs 0.4 ms a call.
