@@ -92,13 +92,13 @@ class DuelingHead(keras.layers.Layer):
                 layer.build(shape)
                 shape = layer.compute_output_shape(shape)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns the outputs for features `[B, F]`."""
+    def call(self, inputs: Any) -> Any:
+        """Returns the outputs for features `[B, F]`; Keras hands `training` on to the layers."""
         value = advantage = inputs
         for layer in self.value:
-            value = _call(layer, value, training)
+            value = layer(value)
         for layer in self.advantage:
-            advantage = _call(layer, advantage, training)
+            advantage = layer(advantage)
         value = keras.ops.expand_dims(value, -2)  # [B, 1, N]
         shape = (*keras.ops.shape(inputs)[:-1], self.num_actions, self.num_outputs)
         advantage = keras.ops.reshape(advantage, shape)
@@ -121,9 +121,3 @@ class DuelingHead(keras.layers.Layer):
             "hidden_units": self.hidden_units,
             "noisy": self.noisy,
         }
-
-
-def _call(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
-    if isinstance(layer, NoisyDense):
-        return layer(inputs, training=training)
-    return layer(inputs)
