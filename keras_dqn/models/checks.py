@@ -1,5 +1,7 @@
 """Checks that an agent's network fits a replay buffer, and the ranks of the loss's tensors."""
 
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -67,6 +69,24 @@ def check_munchausen(munchausen: Any, double: bool) -> Munchausen | None:
             f"munchausen={munchausen}"
         )
     return munchausen
+
+
+def check_known_loss(loss: Any, fits: Callable[[Any], bool], expected: str) -> None:
+    """Raises a `ValueError` for a loss of Keras or this package that does not fit; takes others.
+
+    Args:
+        loss: The argument of `compile`.
+        fits: Function that says whether a loss object fits.
+        expected: String, the loss that fits.
+    """
+    found = keras.losses.get(loss) if isinstance(loss, str) else loss
+    owner = found if isinstance(found, FunctionType) else type(found)
+    known = owner.__module__.split(".")[0] in ("keras", "keras_dqn")
+    if known and not fits(found):
+        raise ValueError(
+            f"`loss` must be {expected} or a loss of your own, because predictions are "
+            f'distributions; "auto" is one that fits. Received: loss={loss}'
+        )
 
 
 def check_outputs(outputs: Any, name: str, size: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn import ops
-from keras_dqn.models.checks import check_outputs
+from keras_dqn.models.checks import check_known_loss, check_outputs
 from keras_dqn.models.dqn import DQN
 
 
@@ -54,20 +54,30 @@ class HistogramDQN(DQN):
         """Returns the cross-entropy from logits."""
         return keras.losses.CategoricalCrossentropy(from_logits=True)
 
+    def check_loss(self, loss: Any) -> None:
+        """Raises a `ValueError` unless a loss takes probabilities and logits."""
+        check_known_loss(loss, _takes_logits, "CategoricalCrossentropy(from_logits=True)")
+
     def _mean(self, probabilities: Any) -> Any:
         return keras.ops.sum(probabilities * self.support, axis=-1)
+
+
+def _takes_logits(loss: Any) -> bool:
+    return isinstance(loss, keras.losses.CategoricalCrossentropy) and bool(
+        loss.get_config()["from_logits"]
+    )
 
 
 def evenly_spaced(start: float, stop: float, num: int) -> NDArray[np.float32]:
     """Returns `num` values from `start` to `stop`, `[num]` float32.
 
     Raises:
-        ValueError: If some of them are equal in float32.
+        ValueError: If float32 is too coarse for even distances between them.
     """
     values = np.linspace(start, stop, num).astype(np.float32)
-    if not (np.diff(values) > 0).all():
+    if not np.allclose(np.diff(values), (stop - start) / (num - 1), rtol=0.01, atol=0.0):
         raise ValueError(
-            f"`v_min` and `v_max` must be far enough apart for {num} different float32 numbers. "
-            f"Received: v_min={start}, v_max={stop}"
+            f"`v_min` and `v_max` must be far enough apart for {num} float32 numbers at even "
+            f"distances. Received: v_min={start}, v_max={stop}"
         )
     return values

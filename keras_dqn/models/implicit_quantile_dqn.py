@@ -7,14 +7,14 @@ import keras
 from keras_dqn import ops
 from keras_dqn.arguments import check_integer, check_seed
 from keras_dqn.layers.noise import is_drawing
-from keras_dqn.losses import QuantileHuber
 from keras_dqn.models.checks import check_risk
 from keras_dqn.models.dqn import DQN
 from keras_dqn.models.implicit_quantile_network import MIDPOINTS, ImplicitQuantileNetwork
+from keras_dqn.models.quantile_dqn import QuantileLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
-class ImplicitQuantileDQN(DQN):
+class ImplicitQuantileDQN(QuantileLoss, DQN):
     """Learns the quantiles of returns at random fractions (IQN).
 
     ```
@@ -101,10 +101,6 @@ class ImplicitQuantileDQN(DQN):
     def td_error(self, target: Any, prediction: Any) -> Any:
         """Returns the expected target - the expected prediction, `[B]` float32, signed."""
         return super().td_error(target, prediction[..., 0])
-
-    def default_loss(self) -> keras.losses.Loss:
-        """Returns the quantile Huber loss."""
-        return QuantileHuber()
 
     def get_config(self) -> dict:
         """Returns the arguments for `from_config`, including torso and head."""

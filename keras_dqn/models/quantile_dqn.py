@@ -6,12 +6,24 @@ import keras
 
 from keras_dqn.arguments import check_integer
 from keras_dqn.losses import QuantileHuber
-from keras_dqn.models.checks import check_outputs
+from keras_dqn.models.checks import check_known_loss, check_outputs
 from keras_dqn.models.dqn import DQN
 
 
+class QuantileLoss:
+    """The loss of agents that predict quantiles."""
+
+    def default_loss(self) -> keras.losses.Loss:
+        """Returns the quantile Huber loss."""
+        return QuantileHuber()
+
+    def check_loss(self, loss: Any) -> None:
+        """Raises a `ValueError` unless a loss compares quantiles with samples."""
+        check_known_loss(loss, lambda known: isinstance(known, QuantileHuber), "QuantileHuber")
+
+
 @keras.saving.register_keras_serializable(package="keras_dqn")
-class QuantileDQN(DQN):
+class QuantileDQN(QuantileLoss, DQN):
     """Learns the distribution of returns as N quantiles of equal probability (QR-DQN).
 
     ```
@@ -59,7 +71,3 @@ class QuantileDQN(DQN):
         """Returns the quantiles, `[B, A, num_quantiles]` float32."""
         check_outputs(outputs, "num_quantiles", self.num_quantiles)
         return keras.ops.cast(outputs, "float32")
-
-    def default_loss(self) -> keras.losses.Loss:
-        """Returns the quantile Huber loss."""
-        return QuantileHuber()

@@ -72,6 +72,15 @@ class OneBatch:
         return {name: value if value.ndim else float(value) for name, value in values.items()}
 
 
+def values_in_order(model: keras.Model, logs: dict[str, Any]) -> float | list[float]:
+    """Returns the scalars of the logs in the order in which Keras returns them; one alone."""
+    # Keras' metric of `compile(metrics=...)` holds several.
+    parts = [part for m in model.metrics for part in getattr(m, "metrics", [m])]
+    names = dict.fromkeys([*(part.name for part in parts if part.name in logs), *logs])
+    values = [logs[name] for name in names if isinstance(logs[name], float)]
+    return values[0] if len(values) == 1 else values
+
+
 def _packed(batch: Any) -> tf.Tensor:
     """Returns the bytes of all arrays as one vector: each argument costs TensorFlow 40 us."""
     leaves = [np.ascontiguousarray(leaf).reshape(-1) for leaf in tf.nest.flatten(batch)]

@@ -16,7 +16,7 @@ from keras_dqn.trainers.fit_data import (
     check_steps,
     drawn_in_executions,
 )
-from keras_dqn.trainers.one_batch import OneBatch
+from keras_dqn.trainers.one_batch import OneBatch, values_in_order
 from keras_dqn.trainers.replicas import refuse_many_steps_on_many_replicas, refuse_replicas
 from keras_dqn.trainers.step_hooks import hooks_of, train_step_replaced
 from keras_dqn.trainers.watch import with_watch
@@ -32,8 +32,8 @@ class ReplayTrainer(keras.Model):
 
     A subclass overrides `train_step` and `test_step`, as in any Keras model. `train_step` may
     return `td_error` `[B]` in its logs: `fit` passes it to the feedback function, not to Keras.
-    `compile` and `fit` call four more methods that a subclass may override: `default_loss`,
-    `known_input_shape`, `check_replay` and `after_epoch`.
+    `compile` and `fit` call five more methods that a subclass may override: `default_loss`,
+    `check_loss`, `known_input_shape`, `check_replay` and `after_epoch`.
     """
 
     train_function: Any
@@ -53,6 +53,9 @@ class ReplayTrainer(keras.Model):
     def default_loss(self) -> keras.losses.Loss:
         """Returns the loss that `compile(loss="auto")` uses."""
         raise NotImplementedError
+
+    def check_loss(self, loss: Any) -> None:
+        """Raises a `ValueError` if a loss does not fit the predictions; `compile` calls it."""
 
     def known_input_shape(self) -> Any:
         """Returns the input shape if it is known before the first batch, otherwise None."""
@@ -98,7 +101,10 @@ class ReplayTrainer(keras.Model):
             self.build(input_shape)
         if _is_auto(optimizer):
             optimizer = keras.optimizers.Adam(learning_rate=2.5e-4, epsilon=1.5e-4)
-        loss = self.default_loss() if _is_auto(loss) else loss
+        if _is_auto(loss):
+            loss = self.default_loss()
+        else:
+            self.check_loss(loss)
         self._jit_compile_argument = jit_compile
         self._one_batch = None
         if jit_compile == "auto":
@@ -187,13 +193,7 @@ class ReplayTrainer(keras.Model):
         if self._one_batch is None:
             self._one_batch = OneBatch(self)
         logs = self._one_batch((x, y, sample_weight))
-        if return_dict:
-            return logs
-        # In the order of Keras: its metric of `compile(metrics=...)` holds several.
-        parts = [part for m in self.metrics for part in getattr(m, "metrics", [m])]
-        names = dict.fromkeys([*(part.name for part in parts if part.name in logs), *logs])
-        values = [logs[name] for name in names if isinstance(logs[name], float)]
-        return values[0] if len(values) == 1 else values
+        return logs if return_dict else values_in_order(self, logs)
 
     # Datasets
 

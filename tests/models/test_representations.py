@@ -119,6 +119,50 @@ def test_the_default_loss(kind, loss):
         assert default.kappa == 1.0
 
 
+LOGITS, QUANTILES = r"CategoricalCrossentropy\(from_logits=True\)", "QuantileHuber"
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "huber",
+        "categorical_crossentropy",  # takes probabilities
+        keras.losses.huber,
+        keras.losses.MeanSquaredError(),
+        keras.losses.CategoricalCrossentropy(),
+    ],
+    ids=["string", "of probabilities", "function", "object", "without from_logits"],
+)
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("c51", LOGITS), ("hl_gauss", LOGITS), ("quantiles", QUANTILES), ("implicit", QUANTILES)],
+)
+def test_losses_that_do_not_fit_are_refused(kind, expected, loss):
+    with pytest.raises(
+        ValueError, match=rf"`loss` must be {expected} or a loss of your own.*loss="
+    ):
+        MAKE[kind]().compile("adam", loss=loss)
+
+
+def test_losses_that_fit_are_taken(tmp_path):
+    def own_loss(target, prediction):
+        return keras.ops.mean(prediction, axis=-1)
+
+    smooth = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    for kind, losses in (
+        ("plain", ["mse", keras.losses.Huber(2.0)]),
+        ("c51", [smooth, own_loss]),
+        ("hl_gauss", [smooth]),
+        ("quantiles", [keras_dqn.losses.QuantileHuber(0.5), own_loss]),
+    ):
+        for loss in losses:
+            agent = MAKE[kind]()
+            agent.compile("adam", loss=loss, jit_compile=False)
+            assert agent.loss is loss
+    with pytest.raises(ValueError, match=f"`loss` must be {LOGITS}"):
+        MAKE["c51"]().compile("adam", loss=keras_dqn.losses.QuantileHuber())
+
+
 BAD = {
     "no v_min": (lambda: keras_dqn.CategoricalDQN(network(2, 51), v_max=1.0), TypeError, "v_min"),
     "v_min": (
@@ -136,10 +180,15 @@ BAD = {
         ValueError,
         r"`v_min` must be in \[-1e\+30, 1e\+30\]",
     ),
+    "uneven atoms": (
+        lambda: keras_dqn.CategoricalDQN(network(2, 51), v_min=1e6, v_max=1e6 + 10),
+        ValueError,
+        "`v_min` and `v_max` must be far enough apart for 51 float32 numbers at even dist",
+    ),
     "close v_min": (
         lambda: keras_dqn.HLGaussDQN(network(2, 51), v_min=1e9, v_max=1e9 + 1),
         ValueError,
-        "`v_min` and `v_max` must be far enough apart for 52 different float32 numbers",
+        "`v_min` and `v_max` must be far enough apart for 52 float32 numbers at even dist",
     ),
     "num_atoms": (
         lambda: keras_dqn.CategoricalDQN(network(2, 51), num_atoms=1, v_min=0.0, v_max=1.0),
