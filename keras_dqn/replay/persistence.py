@@ -15,7 +15,8 @@ def save(buffer: Any, path: str | os.PathLike) -> None:
     """Writes a buffer to an HDF5 file."""
     counters, arrays = buffer.counters(), buffer.arrays()
     used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
-    hdf5.write_file(os.fspath(path), _header(buffer, counters), arrays, used)
+    header = _header(buffer, counters)
+    hdf5.write_file(os.fspath(path), hdf5.REPLAY_BUFFER, header, arrays, used)
 
 
 def flush(buffer: Any) -> None:
@@ -32,7 +33,10 @@ def load(cls: Any, path: str | os.PathLike, env: Any, kwargs: dict[str, Any]) ->
     """Loads a buffer from a file or directory; see `ReplayBuffer.load`."""
     path = os.fspath(path)
     directory = MemmapDirectory(path, reopen=True) if os.path.isdir(path) else None
-    header = hdf5.read_header(path) if directory is None else directory.read_header()
+    if directory is None:
+        header = hdf5.read_header(path, hdf5.REPLAY_BUFFER)
+    else:
+        header = directory.read_header()
     _check_header(header, cls, path)
     try:
         spaces = [space_from_config(header[name]) for name in ("observation_space", "action_space")]
@@ -50,10 +54,10 @@ def load(cls: Any, path: str | os.PathLike, env: Any, kwargs: dict[str, Any]) ->
 
 
 def _check_header(header: Any, cls: Any, path: str) -> None:
-    if not isinstance(header, dict) or header.get("version") != hdf5.VERSION:
-        version = header.get("version") if isinstance(header, dict) else None
+    version = header.get("version") if isinstance(header, dict) else None
+    if version != (wanted := hdf5.REPLAY_BUFFER.version):
         raise ValueError(
-            f"`path` must hold a replay buffer of version {hdf5.VERSION}. Received: path={path!r} "
+            f"`path` must hold a replay buffer of version {wanted}. Received: path={path!r} "
             f"of version {version}"
         )
     if header.get("class") != cls.__name__:
@@ -84,7 +88,7 @@ def _fill(buffer: Any, counters: Any, directory: MemmapDirectory | None, path: s
         raise _refusal(path, wrong)
     used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
     if directory is None:
-        hdf5.read_arrays(path, arrays, used)
+        hdf5.read_arrays(path, hdf5.REPLAY_BUFFER, arrays, used)
     num_actions = ActionSpec(buffer.action_space).num_actions
     if wrong := wrong_arrays(arrays, used, num_actions):
         raise _refusal(path, wrong)
@@ -125,7 +129,7 @@ def set_state(buffer: Any, state: dict[str, Any]) -> None:
 
 def _header(buffer: Any, counters: dict[str, Any]) -> dict[str, Any]:
     return {
-        "version": hdf5.VERSION,
+        "version": hdf5.REPLAY_BUFFER.version,
         "class": type(buffer).__name__,
         "observation_space": space_to_config(buffer.observation_space),
         "action_space": space_to_config(buffer.action_space),
