@@ -26,6 +26,7 @@ LEVELS = {
     "networks": 1,
     "replay": 1,
     "acting": 2,
+    "saving": 2,
     "trainers": 2,
     "models": 3,
     "callbacks": 4,
@@ -66,6 +67,7 @@ HOST_ONLY = [
     "schedules.py",
     "stateful.py",
     *(f"{path.parent.name}/{path.name}" for path in sorted((PACKAGE / "spaces").glob("*.py"))),
+    *(f"{path.parent.name}/{path.name}" for path in sorted((PACKAGE / "saving").glob("*.py"))),
     *(
         f"replay/{path.name}"
         for path in sorted((PACKAGE / "replay").glob("*.py"))

@@ -1,0 +1,1 @@
+"""Writes the checkpoints of a run to a directory and reads them, without Keras."""
