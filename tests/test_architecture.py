@@ -62,6 +62,7 @@ HOST_ONLY = [
     "acting/episodes.py",
     "acting/exploration.py",
     "acting/native_log.py",
+    "acting/observations.py",
     "arguments.py",
     "files.py",
     "schedules.py",

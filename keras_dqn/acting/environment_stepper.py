@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keras_dqn.acting.env_calls import calls_of
 from keras_dqn.acting.exploration import Exploration
+from keras_dqn.acting.observations import batch_of, copy_of, with_rows
 from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.env_spaces import Environment, num_envs_of, single_spaces
 
@@ -58,6 +59,7 @@ class EnvironmentStepper:
         self.num_envs = num_envs_of(env)
         self._vectorized = isinstance(env, VectorEnv)
         self._mode = _autoreset_mode(env) if self._vectorized else None
+        self._own = copy_of if self._vectorized else batch_of
         self._resetting = np.zeros(self.num_envs, bool)
         self._calls = calls_of(env)
         self._num_calls = 0
@@ -95,7 +97,7 @@ class EnvironmentStepper:
         ended = (terminated | truncated) & stepped
         final = after = self._own(after)
         if self._mode is AutoresetMode.SAME_STEP and ended.any():
-            final = _with_rows(after, info["final_obs"], ended)
+            final = with_rows(after, info["final_obs"], ended)
         elif self._mode is AutoresetMode.DISABLED and ended.any():
             after = self._own(self.env.reset(options={"reset_mask": ended})[0])
         elif self._mode is AutoresetMode.NEXT_STEP:
@@ -117,11 +119,11 @@ class EnvironmentStepper:
 
         The state of the environment itself is not included.
         """
-        return {"observation": _copy(self.observation), "resetting": self._resetting.copy()}
+        return {"observation": copy_of(self.observation), "resetting": self._resetting.copy()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores the state that `get_state` returned."""
-        self.observation = _copy(state["observation"])
+        self.observation = copy_of(state["observation"])
         self._resetting = np.array(state["resetting"], bool)
         self._note_calls()
 
@@ -156,14 +158,6 @@ class EnvironmentStepper:
             _STEPPED,
         )
 
-    def _own(self, observation: Any) -> Any:
-        """Returns a copy, because an environment may reuse the array for its next observation."""
-        if isinstance(observation, dict):
-            return {key: self._own(value) for key, value in observation.items()}
-        if isinstance(observation, tuple):
-            return tuple(self._own(value) for value in observation)
-        return np.array(observation) if self._vectorized else np.array(observation)[None]
-
 
 def _five(result: Any) -> tuple:
     if len(result) != 5:
@@ -172,14 +166,6 @@ def _five(result: Any) -> tuple:
             f"does since Gymnasium 0.26. Received: {len(result)} values"
         )
     return result
-
-
-def _copy(observation: Any) -> Any:
-    if isinstance(observation, dict):
-        return {key: _copy(value) for key, value in observation.items()}
-    if isinstance(observation, (tuple, list)):  # JSON turns tuples into lists
-        return tuple(_copy(value) for value in observation)
-    return None if observation is None else np.array(observation)
 
 
 def _autoreset_mode(env: Environment) -> AutoresetMode:
@@ -192,21 +178,3 @@ def _autoreset_mode(env: Environment) -> AutoresetMode:
         )
         return AutoresetMode.NEXT_STEP
     return AutoresetMode(mode)
-
-
-def _with_rows(observation: Any, rows: Any, where: NDArray[np.bool_]) -> Any:
-    """Returns a copy of `observation` `[E, ...]` that has `rows[e]` where `where[e]` is True."""
-    if isinstance(observation, dict):
-        return {
-            key: _with_rows(value, {e: rows[e][key] for e in np.flatnonzero(where)}, where)
-            for key, value in observation.items()
-        }
-    if isinstance(observation, tuple):
-        return tuple(
-            _with_rows(value, {e: rows[e][i] for e in np.flatnonzero(where)}, where)
-            for i, value in enumerate(observation)
-        )
-    observation = observation.copy()
-    for e in np.flatnonzero(where):
-        observation[e] = rows[e]
-    return observation
