@@ -103,7 +103,8 @@ class SoftTargetUpdate(keras.callbacks.Callback):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores the state that `get_state` returned."""
-        self._count().assign(state["update_count"])
+        if state["update_count"] or self._own_count is not None:
+            self._count().assign(state["update_count"])
 
     def _make_hook(self) -> Hook:
         model, tau, source, target = self.model, self.tau, self.source, self.target

@@ -343,3 +343,13 @@ def test_unbuilt_agent_resolves_its_variables_when_traced(make_batches, as_datas
     agent.fit(as_dataset(make_batches(3)), verbose=0, callbacks=[SoftTargetUpdate(1.0)])
     for a, b in zip(network.weights, agent.target_network.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_state_without_a_count_makes_no_variable():
+    follow = SoftTargetUpdate(0.5)
+    follow.set_state(SoftTargetUpdate(0.5).get_state())
+    assert follow._own_count is None
+    follow.set_state({"update_count": 3})
+    assert follow.get_state() == {"update_count": 3}
+    follow.set_state({"update_count": 0})
+    assert follow.get_state() == {"update_count": 0}
