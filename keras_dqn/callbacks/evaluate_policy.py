@@ -120,10 +120,15 @@ class EvaluatePolicy(keras.callbacks.Callback):
         return self._policy
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the results of the last evaluation."""
-        return {"episode_returns": self.episode_returns.copy(), "last": dict(self._last or {})}
+        """Returns the results of the last evaluation, and the state of `exploration`."""
+        state = {"episode_returns": self.episode_returns.copy(), "last": dict(self._last or {})}
+        if self.exploration is not None:
+            state["exploration"] = self.exploration.get_state()
+        return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores the state that `get_state` returned."""
         self.episode_returns = np.array(state["episode_returns"], float)
         self._last = dict(state["last"]) or None
+        if self.exploration is not None:
+            self.exploration.set_state(state["exploration"])

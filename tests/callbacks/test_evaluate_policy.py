@@ -12,6 +12,7 @@ from keras_dqn import (
     DQN,
     CollectTransitions,
     EpsilonGreedy,
+    EpsilonZGreedy,
     EvaluatePolicy,
     ReplayBuffer,
     SoftTargetUpdate,
@@ -378,3 +379,17 @@ def test_callbacks_of_keras_find_the_value_in_every_epoch(tmp_path, validation_f
     assert all("84.0" in row for row in rows[1:])
     assert (tmp_path / "best.keras").exists()
     assert np.isfinite(stop.best)
+
+
+def test_another_evaluation_goes_on_from_the_state():
+    def evaluate(exploration):
+        env = CountingEnv((8, 100, 3))
+        return EvaluatePolicy(env, episodes=2, exploration=exploration, seed=0)
+
+    one, other = (evaluate(EpsilonZGreedy(0.2, max_duration=1_000)) for _ in range(2))
+    one.evaluate(always(1))
+    state = one.get_state()
+    other.set_state(state)
+    np.testing.assert_equal(other.get_state(), state)
+    assert state["exploration"]["steps_left"].shape == (1,)
+    assert set(evaluate(None).get_state()) == {"episode_returns", "last"}
