@@ -1,10 +1,10 @@
-"""Small exact environments: one with unique observations, one with a known Q*."""
+"""Small exact environments: one with unique observations, one with a known Q*, random ones."""
 
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 
 class Row(NamedTuple):
@@ -155,6 +155,61 @@ class ChainEnv(gym.Env):
         """Returns Q* of the cells, `[length, 2]`."""
         to_go = np.arange(self.length, 0, -1)
         return np.stack([gamma**to_go, gamma ** (to_go - 1.0)], axis=1)
+
+
+class DrawingEnv(gym.Env):
+    """Draws its first position, its steps and its ends from its own generator.
+
+    The reward of a step is the new position. An episode is truncated after 12 steps.
+
+    Args:
+        start: `Discrete.start` of the three actions.
+    """
+
+    def __init__(self, start: int = 0) -> None:
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+        self.action_space = gym.spaces.Discrete(3, start=start)
+        self.seeds: list[int | None] = []
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        super().reset(seed=seed)
+        self.seeds.append(seed)
+        self.position, self.steps = self.np_random.normal(), 0
+        return self.observe(), {}
+
+    def step(self, action: int) -> tuple:
+        assert self.action_space.contains(action), action
+        self.position += int(action) + self.np_random.normal()
+        self.steps += 1
+        terminated = bool(self.np_random.random() < 0.1)
+        return self.observe(), self.position, terminated, self.steps == 12, {}
+
+    def observe(self) -> np.ndarray:
+        return np.array([self.position, self.steps], np.float32)
+
+
+class SharedGeneratorEnv(VectorEnv):
+    """Two environments in mode DISABLED with one generator; an episode ends at random."""
+
+    def __init__(self) -> None:
+        self.num_envs = 2
+        self.metadata = {"autoreset_mode": AutoresetMode.DISABLED}
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        self.single_action_space = gym.spaces.Discrete(3)
+        self.seeds: list[Any] = []
+        self.state = np.zeros((2, 1), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
+        super().reset(seed=seed)
+        self.seeds.append(seed)
+        where = np.ones(2, bool) if options is None else options["reset_mask"]
+        self.state[where] = self.np_random.normal(size=(2, 1))[where]
+        return self.state.copy(), {}
+
+    def step(self, action: np.ndarray) -> tuple:
+        self.state += action[:, None] + self.np_random.normal(size=(2, 1))
+        terminated = self.np_random.random(2) < 0.1
+        return self.state.copy(), self.state[:, 0].copy(), terminated, np.zeros(2, bool), {}
 
 
 class PayingResets(SyncVectorEnv):

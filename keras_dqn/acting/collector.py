@@ -6,11 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.acting.environment_stepper import EnvironmentStepper, Step
+from keras_dqn.acting.episode_record import EpisodeRecord
 from keras_dqn.acting.episode_statistics import EpisodeStatistics
 from keras_dqn.acting.exploration import Exploration
 from keras_dqn.arguments import check_integer, check_seed, check_type
 from keras_dqn.replay.protocols import Replay
 from keras_dqn.spaces.env_spaces import Environment
+
+MAX_RECORDED_STEPS = 50_000  # from one seeded reset to the next, where episodes have no seeds
 
 
 class ActsByValues(Protocol):
@@ -37,12 +40,21 @@ class Collector:
     environment resets itself does not count. All environments step together. If `num_steps` is no
     multiple of their number, the rest is kept as credit for the next call.
 
+    `set_state` continues the running episodes of a collector in another process: it resets the new
+    environment with the same seeds and takes the same actions again. So the environment must be a
+    function of `reset(seed)` and the actions. A `gym.Env`, and each environment of a Sync- or
+    AsyncVectorEnv in mode DISABLED, gets a new seed at each reset. Other vector environments reset
+    themselves without a seed. The collector resets these, with a seed, when it has taken 50,000
+    steps since the last time. This cuts the running episodes: they do not count in
+    `episode_return`, and the buffer stores their ends as truncated.
+
     Args:
         env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` actions.
         replay: `ReplayBuffer` for the same number of environments.
         exploration: `EpsilonGreedy`, `Boltzmann`, `Greedy` or another `Exploration`. Its schedule
             is read once per call of `collect`.
-        seed: Int or None, for the first reset and all random actions. Defaults to `None`.
+        seed: Int or None. It determines the seeds of all resets and all random actions. The first
+            reset gets this seed itself. Defaults to `None`.
         owner: String, the name of the collector in errors. Defaults to `"Collector"`.
 
     Attributes:
@@ -68,7 +80,8 @@ class Collector:
         )
         check_type("replay", replay, Replay, "a ReplayBuffer")
         self.seed = check_seed(seed)
-        self.stepper = EnvironmentStepper(env, owner)
+        record = EpisodeRecord(env, self.seed)
+        self.stepper = EnvironmentStepper(env, owner, record)
         _check_fits(self.stepper, replay)
         self.env = env
         self.replay = replay
@@ -78,13 +91,16 @@ class Collector:
         self.statistics = EpisodeStatistics(self.stepper.num_envs)
         # Gymnasium makes a generator from the same seed. This one must differ from it, or the
         # actions would depend on the environment's draws.
-        self._rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+        self._rng = np.random.default_rng(np.random.SeedSequence(record.entropy, spawn_key=(1,)))
         self._credit = 0.0
+        self._cuts = not record.by_episode
+        self._reset_at = 0  # environment steps before the last reset of all environments
 
     def reset(self) -> None:
         """Starts new episodes in all environments; unfinished episodes are not counted."""
         self.stepper.reset()
         self.statistics.drop_running()
+        self._reset_at = self.env_steps
 
     def warm_up(self, num_steps: int) -> None:
         """Takes random actions until `num_steps` transitions were collected or are in the buffer.
@@ -93,10 +109,10 @@ class Collector:
             num_steps: Int, environment steps, those taken before included.
         """
         check_integer("num_steps", num_steps, 0)
-        self._begin()
         # Also count steps already taken: a small buffer may have overwritten some.
         missing = num_steps - max(len(self.replay), self.env_steps)
         while missing > 0:
+            self._begin_if_needed()
             actions = self.stepper.action_spec.sample(self._rng, self.stepper.num_envs)
             missing -= self._add(self.stepper.step(actions))
 
@@ -122,12 +138,13 @@ class Collector:
         """
         before = self.env_steps
         if self.grant(num_steps) or exactly:
-            self._begin()
             self.exploration.update(self.env_steps, self.episodes)
         while self._credit >= self.stepper.num_envs:
+            self._begin_if_needed()
             step = self.stepper.step_with(policy, self.exploration, self._rng)
             self._credit -= self._add(step)
         while exactly and self._credit >= 1:
+            self._begin_if_needed()
             step = self.stepper.step_with(policy, self.exploration, self._rng)
             wanted = step.stepped & (np.cumsum(step.stepped) <= self._credit)
             self._credit -= self._add(step._replace(stepped=wanted))
@@ -145,12 +162,13 @@ class Collector:
     def get_state(self) -> dict[str, Any]:
         """Returns the counters, the credit, the random generator and the state of all parts.
 
-        The state of the environment itself is not included.
+        Of the environment it has the seeds of its resets and the actions since then.
         """
         return {
             "env_steps": self.env_steps,
             "episodes": self.episodes,
             "credit": self._credit,
+            "reset_at": self._reset_at,
             "generator": self._rng.bit_generator.state,
             "stepper": self.stepper.get_state(),
             "statistics": self.statistics.get_state(),
@@ -158,18 +176,24 @@ class Collector:
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores the state that `get_state` returned."""
+        """Restores the state that `get_state` returned, and repeats the running episodes.
+
+        If the environment does not come to the saved observation, a warning says so. The running
+        episodes are then cut, and the next step begins new ones.
+        """
         self.env_steps, self.episodes = state["env_steps"], state["episodes"]
-        self._credit = state["credit"]
+        self._credit, self._reset_at = state["credit"], state["reset_at"]
         self._rng.bit_generator.state = state["generator"]
         self.stepper.set_state(state["stepper"])
         self.statistics.set_state(state["statistics"])
         self.exploration.set_state(state["exploration"])
 
-    def _begin(self) -> None:
-        if self.stepper.observation is None:  # at the start, and after an interrupted step
-            self.stepper.reset(self.seed if self.env_steps == 0 else None)
-            self.statistics.drop_running()
+    def _begin_if_needed(self) -> None:
+        # At the start, after an interrupted step, or because the record becomes long.
+        if self.stepper.observation is None or (
+            self._cuts and self.env_steps - self._reset_at >= MAX_RECORDED_STEPS
+        ):
+            self.reset()
 
     def _add(self, step: Step) -> int:
         num_steps = int(np.count_nonzero(step.stepped))

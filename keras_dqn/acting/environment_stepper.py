@@ -11,8 +11,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from keras_dqn.acting.env_calls import calls_of
+from keras_dqn.acting.episode_record import EpisodeRecord
 from keras_dqn.acting.exploration import Exploration
-from keras_dqn.acting.observations import batch_of, copy_of, with_rows
+from keras_dqn.acting.observations import batch_of, copy_of, equal, with_rows
 from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.env_spaces import Environment, num_envs_of, single_spaces
 
@@ -49,11 +50,20 @@ class EnvironmentStepper:
         env: `gym.Env` or `gym.vector.VectorEnv`, with a `Discrete` action space.
         owner: String, the name of this stepper in errors, when other code steps the environment.
             Defaults to `"EnvironmentStepper"`.
+        record: `EpisodeRecord` of the environment, which gives the resets their seeds, so that
+            `set_state` can repeat the running episodes. Defaults to `None`: seeds are given to
+            `reset`, and `set_state` leaves the environment as it is.
     """
 
-    def __init__(self, env: Environment, owner: str = "EnvironmentStepper") -> None:
+    def __init__(
+        self,
+        env: Environment,
+        owner: str = "EnvironmentStepper",
+        record: EpisodeRecord | None = None,
+    ) -> None:
         self.env: Any = env
         self.owner = owner
+        self.record = record
         self.observation_space, self.action_space = single_spaces(env)
         self.action_spec = ActionSpec(self.action_space)
         self.num_envs = num_envs_of(env)
@@ -66,9 +76,16 @@ class EnvironmentStepper:
         self.observation: Any = None
 
     def reset(self, seed: int | None = None) -> None:
-        """Starts new episodes in all environments and sets `observation` to their first one."""
-        observation, _ = self.env.reset(seed=seed)
+        """Starts new episodes in all environments and sets `observation` to their first one.
+
+        With a `record`, the seed is the record's next one.
+        """
+        self.observation = None  # if the reset is interrupted
+        self._reset_all(seed if self.record is None else self.record.begin())
         self._note_calls()
+
+    def _reset_all(self, seed: Any) -> None:
+        observation, _ = self.env.reset(seed=seed)
         self.observation = self._own(observation)
         self._resetting = np.zeros(self.num_envs, bool)
 
@@ -83,6 +100,8 @@ class EnvironmentStepper:
         """
         self._check_calls()
         try:
+            if self.record is not None:
+                self.record.add(action)
             step = self._step_all(action) if self._vectorized else self._step_single(int(action[0]))
         except BaseException:
             self.observation = None
@@ -99,11 +118,18 @@ class EnvironmentStepper:
         if self._mode is AutoresetMode.SAME_STEP and ended.any():
             final = with_rows(after, info["final_obs"], ended)
         elif self._mode is AutoresetMode.DISABLED and ended.any():
-            after = self._own(self.env.reset(options={"reset_mask": ended})[0])
+            after = self._own(self._reset_where(ended))
         elif self._mode is AutoresetMode.NEXT_STEP:
             self._resetting = ended
         self.observation = after
         return Step(before, action, reward, terminated, truncated, final, stepped)
+
+    def _reset_where(self, ended: NDArray[np.bool_]) -> Any:
+        seeds = None
+        if self.record is not None and self.record.by_episode:
+            self.record.begin_where(ended)
+            seeds = self.record.seeds_where(ended)
+        return self.env.reset(seed=seeds, options={"reset_mask": ended})[0]
 
     def step_with(self, policy: Any, exploration: Exploration, rng: np.random.Generator) -> Step:
         """Takes the actions that an exploration rule chooses from a policy's action values."""
@@ -115,17 +141,66 @@ class EnvironmentStepper:
         return self.step(exploration(values, rng))
 
     def get_state(self) -> dict[str, Any]:
-        """Returns the last observation, and which environments reset themselves next.
+        """Returns the last observation, which environments reset themselves next, and the record.
 
-        The state of the environment itself is not included.
+        Without a record, the state of the environment itself is not included.
         """
-        return {"observation": copy_of(self.observation), "resetting": self._resetting.copy()}
+        state = {"observation": copy_of(self.observation), "resetting": self._resetting.copy()}
+        return state if self.record is None else {**state, "record": self.record.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores the state that `get_state` returned."""
-        self.observation = copy_of(state["observation"])
+        """Restores the state that `get_state` returned.
+
+        With a record, the environment is reset and takes the recorded actions again. If its
+        observation then differs from the saved one, a warning says so, and `observation` is None.
+        """
         self._resetting = np.array(state["resetting"], bool)
+        if self.record is None:
+            self.observation = copy_of(state["observation"])
+        else:
+            self.observation = None
+            self.record.set_state(state["record"])
+            if state["observation"] is not None:
+                self._repeat(self.record, state["observation"])
         self._note_calls()
+
+    def _repeat(self, record: EpisodeRecord, saved: Any) -> None:
+        """Repeats the running episodes, which must lead to the saved observation."""
+        resetting = self._resetting
+        try:
+            same = self._take_again(record) and equal(self.observation, saved)
+            same = same and np.array_equal(self._resetting, resetting)
+        except BaseException:
+            self.observation = None
+            raise
+        if not same:
+            self.observation = None
+            warnings.warn(
+                "`env` did not repeat its running episodes: it is not a function of `reset(seed)` "
+                f"and the actions. They are cut, and new ones begin. Received: env={self.env}",
+                stacklevel=4,
+            )
+
+    def _take_again(self, record: EpisodeRecord) -> bool:
+        """Takes the recorded actions from the start, and returns whether that was possible."""
+        self._reset_all(record.seeds())
+        for t, action in enumerate(record.actions.astype(np.int64), start=1):
+            if not record.by_episode:
+                self._step_all(action)
+                continue
+            to_env = self.action_spec.to_env(action)
+            after, _, terminated, truncated, _ = _five(
+                self.env.step(to_env if self._vectorized else int(to_env[0]))
+            )
+            if not self._vectorized:
+                if terminated or truncated:
+                    return False
+            # Before its running episode an environment may end at other times. It only waits.
+            elif (again := terminated | truncated | (record.starts == t)).any():
+                seeds, options = record.seeds_where(again), {"reset_mask": again}
+                after, _ = self.env.reset(seed=seeds, options=options)
+            self.observation = self._own(after)
+        return True
 
     def _note_calls(self) -> None:
         self._num_calls = self._calls.count
@@ -147,7 +222,8 @@ class EnvironmentStepper:
         after = self._own(after)
         self.observation = after
         if terminated or truncated:
-            self.observation = self._own(self.env.reset()[0])
+            seed = None if self.record is None else self.record.begin()
+            self.observation = self._own(self.env.reset(seed=seed)[0])
         return Step(
             before,
             np.array([action]),

@@ -1,4 +1,4 @@
-"""Copies and batches observations: arrays `[E, ...]`, or dicts or tuples of them."""
+"""Copies, batches and compares observations: arrays `[E, ...]`, or dicts or tuples of them."""
 
 from typing import Any
 
@@ -22,6 +22,19 @@ def batch_of(observation: Any) -> Any:
     if isinstance(observation, tuple):
         return tuple(batch_of(value) for value in observation)
     return np.array(observation)[None]
+
+
+def equal(observation: Any, saved: Any) -> bool:
+    """Returns whether an observation is equal to a saved one, which may have been through JSON."""
+    if isinstance(observation, dict):
+        return all(equal(value, saved[key]) for key, value in observation.items())
+    if isinstance(observation, tuple):
+        return all(equal(value, part) for value, part in zip(observation, saved, strict=True))
+    saved = np.asarray(saved, observation.dtype)
+    if saved.shape != observation.shape:
+        return False
+    both_nan = (observation != observation) & (saved != saved)
+    return bool(((observation == saved) | both_nan).all())
 
 
 def with_rows(observation: Any, rows: Any, where: NDArray[np.bool_]) -> Any:

@@ -24,7 +24,13 @@ class CollectTransitions(keras.callbacks.Callback):
     Before the first execution it fills the buffer with uniformly random actions (the warm-up).
     Steps are counted as transitions, summed over all environments. A row in which a vector
     environment resets itself does not count. A later `fit` with the same object continues the
-    unfinished episodes.
+    unfinished episodes. So does another process after `set_state`, if the environment is a function
+    of `reset(seed)` and the actions: they are taken again.
+
+    A `gym.Env`, and each environment of a Sync- or AsyncVectorEnv in mode DISABLED, gets a new seed
+    at each reset. Other vector environments reset themselves without a seed. They are reset with a
+    seed when 50,000 environment steps were taken since the last time. This cuts the running
+    episodes: they do not count in `episode_return`, and the buffer stores their ends as truncated.
 
     It adds to the logs: `env_steps`, all transitions so far; `episode_return` and `episode_length`,
     means over the episodes that ended in this epoch; and `epsilon` or `temperature`. If no episode
@@ -48,7 +54,8 @@ class CollectTransitions(keras.callbacks.Callback):
         overlap: Bool, whether a second thread steps the environment while the compiled program
             runs, instead of before it. Two cores then work at the same time. New transitions can be
             drawn one execution later. A seed still determines the run. Defaults to `False`.
-        seed: Int or None, for the first reset and all random actions. Defaults to `None`.
+        seed: Int or None. It determines the seeds of all resets and all random actions. The first
+            reset gets this seed itself. Defaults to `None`.
 
     Raises:
         ValueError: If `replay` was made for another number of environments or other spaces, or an
@@ -199,7 +206,7 @@ class CollectTransitions(keras.callbacks.Callback):
         return self.collector.get_state()
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores the state that `get_state` returned."""
+        """Restores the state that `get_state` returned, and repeats the running episodes."""
         self.collector.set_state(state)
 
     def _updates_left(self) -> float:
