@@ -106,11 +106,13 @@ class Collector:
         """Takes random actions until `num_steps` transitions were collected or are in the buffer.
 
         Args:
-            num_steps: Int, environment steps, those taken before included.
+            num_steps: Int, environment steps. Those taken before count too, unless the buffer is
+                empty.
         """
         check_integer("num_steps", num_steps, 0)
-        # Also count steps already taken: a small buffer may have overwritten some.
-        missing = num_steps - max(len(self.replay), self.env_steps)
+        # Also count steps already taken: a small buffer may have overwritten some. An empty buffer
+        # holds none of them: it was not saved with the collector.
+        missing = num_steps - (max(len(self.replay), self.env_steps) if len(self.replay) else 0)
         while missing > 0:
             self._begin_if_needed()
             actions = self.stepper.action_spec.sample(self._rng, self.stepper.num_envs)

@@ -117,7 +117,10 @@ class CollectTransitions(keras.callbacks.Callback):
         return self.collector.episodes
 
     def warm_up(self) -> None:
-        """Takes random actions until `warmup_steps` steps were taken or are in the buffer."""
+        """Takes random actions until `warmup_steps` steps were taken or are in the buffer.
+
+        If the buffer is empty, steps that were taken before do not count.
+        """
         self.collector.warm_up(self.warmup_steps)
 
     def reset(self) -> None:

@@ -137,6 +137,20 @@ def test_a_collector_goes_on_from_its_state(mode, exploration):
     np.testing.assert_equal(run(True), run(False))
 
 
+def test_an_empty_buffer_is_warmed_up_again():
+    collector = make(CountingEnv((100,)))
+    collector.collect(Likes(0), 30)
+    other = make(collector.env)
+    other.warm_up(0)
+    assert collector.env.seeds == [0]
+    with pytest.warns(UserWarning, match="did not repeat"):
+        other.set_state(collector.get_state())
+    other.warm_up(10)
+    assert (other.env_steps, len(other.replay)) == (40, 10)
+    other.warm_up(40)
+    assert (other.env_steps, len(other.replay)) == (40, 10)
+
+
 def test_a_state_shares_no_memory():
     collector = make(counting_vector("SameStep"))
     collector.collect(Likes(0), 12)
