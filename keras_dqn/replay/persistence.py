@@ -6,6 +6,7 @@ from typing import Any
 from keras_dqn.replay import hdf5
 from keras_dqn.replay.contents import wrong_arrays, wrong_counters
 from keras_dqn.replay.storage import MemmapDirectory
+from keras_dqn.replay.unfinished import drop_unfinished
 from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.env_spaces import num_envs_of, single_spaces
 from keras_dqn.spaces.space_config import space_from_config, space_to_config
@@ -92,10 +93,25 @@ def _fill(buffer: Any, counters: Any, directory: MemmapDirectory | None, path: s
     num_actions = ActionSpec(buffer.action_space).num_actions
     if wrong := wrong_arrays(arrays, used, num_actions):
         raise _refusal(path, wrong)
+    is_damaged = buffer.storage.is_damaged
+    if is_damaged:
+        _drop_unfinished(buffer, counters)
     try:
         buffer.restored(counters)
     except (KeyError, TypeError, ValueError) as error:
         raise _refusal(path, f"its counters are damaged ({error!r})") from error
+    if is_damaged:
+        buffer.storage.written(counters["heads"], counters["runs"])
+
+
+def _drop_unfinished(buffer: Any, counters: dict[str, Any]) -> None:
+    """Removes the rows that an `add` can have damaged whose process was killed."""
+    arrays = buffer.arrays()
+    slots, runs = drop_unfinished(arrays["flags"], counters["heads"], buffer.frame_stack)
+    counters["runs"] = runs
+    for name, array in arrays.items():
+        if name.startswith("priority"):
+            array[slots] = 0.0
 
 
 def _refusal(path: str, reason: str) -> ValueError:

@@ -11,7 +11,7 @@ from keras_dqn.arguments import check_seed
 from keras_dqn.replay import persistence
 from keras_dqn.replay.checks import StepChecks, check_sampling, check_sizes
 from keras_dqn.replay.gather import gather, stacked
-from keras_dqn.replay.n_step import TERMINATED, TRUNCATED, Windows
+from keras_dqn.replay.n_step import Windows
 from keras_dqn.replay.protocols import Sampler
 from keras_dqn.replay.rings import make_rings
 from keras_dqn.replay.storage import allocator
@@ -90,7 +90,7 @@ class ReplayBuffer:
         self._spec = spec = ObservationSpec(observation_space)
         self._checks = StepChecks(spec, ActionSpec(action_space), num_envs, frame_stack)
         self._rings = make_rings(
-            num_envs, capacity // num_envs, spec.leaves, frame_stack, self.storage.allocate
+            num_envs, capacity // num_envs, spec.leaves, frame_stack, self.storage
         )
         self._sampler: Sampler = UniformSampler(self._rings, self._rng)
 
@@ -153,13 +153,7 @@ class ReplayBuffer:
         checked = self._checks.step(
             observation, action, reward, terminated, truncated, next_observation, where
         )
-        observations, actions, rewards, terminated, truncated, next_observations, stepped = checked
-        append = self._rings.append
-        for e in range(self.num_envs):
-            if stepped is None or stepped[e]:
-                end = terminated[e] * TERMINATED | truncated[e] * TRUNCATED
-                append(e, observations, actions[e], rewards[e], end, next_observations)
-        self.storage.written(self._rings.heads_list, self._rings.runs_list)
+        self._rings.add(*checked)
         if not self.storage.has_header:
             self.flush()  # then a killed process loses only priorities
 

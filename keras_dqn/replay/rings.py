@@ -2,13 +2,14 @@
 
 import math
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.replay.n_step import BOUNDARY, TRUNCATED, Windows, windows
+from keras_dqn.replay.n_step import BOUNDARY, TERMINATED, TRUNCATED, Windows, windows
+from keras_dqn.replay.storage import MemmapDirectory, Memory
+from keras_dqn.replay.unfinished import drop_unfinished
 from keras_dqn.spaces.observation_spec import Leaf
 
 _BYTES_BESIDE_OBSERVATION = 9  # action, reward and flags
@@ -31,7 +32,7 @@ class Rings:
         num_rows: Int, rows that each ring holds. New rows overwrite the oldest.
         leaves: List of `Leaf`, the arrays of an observation.
         frame_stack: Int or None, frames that an observation stacks on its first axis.
-        allocate: Function of `(name, shape, dtype)` that returns an array of zeros.
+        storage: `Memory` or `MemmapDirectory`, which allocates the arrays.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Rings:
         num_rows: int,
         leaves: list[Leaf],
         frame_stack: int | None,
-        allocate: Callable[[str, tuple[int, ...], Any], NDArray],
+        storage: Memory | MemmapDirectory,
     ) -> None:
         self.num_rows = num_rows
         self.ring_size = num_rows + 1
@@ -48,15 +49,16 @@ class Rings:
         self.observations = []
         for i, leaf in enumerate(leaves):
             shape = leaf.shape if frame_stack is None else leaf.shape[1:]
-            array = allocate(f"observation{i}", (self.num_slots, *shape), leaf.dtype)
+            array = storage.allocate(f"observation{i}", (self.num_slots, *shape), leaf.dtype)
             self.observations.append(array)
-        self.actions = allocate("action", (self.num_slots,), np.int32)
-        self.rewards = allocate("reward", (self.num_slots,), np.float32)
-        self.flags = allocate("flags", (self.num_slots,), np.uint8)
+        self.actions = storage.allocate("action", (self.num_slots,), np.int32)
+        self.rewards = storage.allocate("reward", (self.num_slots,), np.float32)
+        self.flags = storage.allocate("flags", (self.num_slots,), np.uint8)
         self.num_transitions = 0
         # Python numbers: for one row at a time, they are several times faster than NumPy's.
         self.heads_list = [0] * num_envs
         self.runs_list = [False] * num_envs
+        self._storage = storage
         self._frame_stack = frame_stack
         self._frames = None if frame_stack is None else np.arange(1 - frame_stack, 1)
 
@@ -75,6 +77,30 @@ class Rings:
             self.num_transitions += int(np.count_nonzero(flags < BOUNDARY))
 
     # Writing
+
+    def add(
+        self,
+        observations: list[NDArray],
+        actions: list[int],
+        rewards: list[float],
+        terminated: list[bool],
+        truncated: list[bool],
+        next_observations: list[NDArray],
+        stepped: list[bool] | None,
+    ) -> None:
+        """Stores one step of all environments, as `StepChecks.step` returns it."""
+        heads, runs, append = self.heads_list, self.runs_list, self.append
+        before = heads.copy()
+        try:
+            self._storage.begin()
+            for e in range(len(heads)):
+                if stepped is None or stepped[e]:
+                    end = terminated[e] * TERMINATED | truncated[e] * TRUNCATED
+                    append(e, observations, actions[e], rewards[e], end, next_observations)
+            self._storage.written(heads, runs)
+        except BaseException:  # such as Ctrl-C: half a transition must not stay
+            self._take_back(before)
+            raise
 
     def append(
         self,
@@ -110,6 +136,12 @@ class Rings:
         self.runs_list[env] = not end
         if end:
             self._advance(env, slot, BOUNDARY)
+
+    def _take_back(self, heads: list[int]) -> None:
+        """Goes back to the heads before an `add`, without the rows that it can have damaged."""
+        _, runs = drop_unfinished(self.flags, heads, self._frame_stack)
+        self.restore(heads, runs)
+        self._storage.written(heads, runs)
 
     def _slot(self, env: int, rows_from_head: int = 0) -> int:
         return env * self.ring_size + (self.heads_list[env] + rows_from_head) % self.ring_size
@@ -208,7 +240,7 @@ class Rings:
 
 
 def make_rings(
-    num_envs: int, num_rows: int, leaves: list[Leaf], frame_stack: int | None, allocate: Any
+    num_envs: int, num_rows: int, leaves: list[Leaf], frame_stack: int | None, storage: Any
 ) -> Rings:
     """Returns `Rings`, or raises an error that says how many bytes they need."""
     row = sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
@@ -217,7 +249,7 @@ def make_rings(
     try:
         if needed > sys.maxsize:
             raise MemoryError("larger than the address space")
-        return Rings(num_envs, num_rows, leaves, frame_stack, allocate)
+        return Rings(num_envs, num_rows, leaves, frame_stack, storage)
     except (MemoryError, OSError) as error:  # OSError for files
         raise (MemoryError if isinstance(error, MemoryError) else OSError)(
             f"`capacity` needs {needed:,} bytes, {row:,} for each row. They cannot be allocated "

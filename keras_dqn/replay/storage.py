@@ -19,10 +19,14 @@ class Memory:
     """Arrays in memory, all zeros at first."""
 
     has_header = True  # nothing to write
+    is_damaged = False
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         """Returns an array of zeros."""
         return np.zeros(shape, dtype)
+
+    def begin(self) -> None:
+        """Does nothing: memory does not outlive an interrupted `add`."""
 
     def written(self, heads: list[int], runs: list[bool]) -> None:
         """Does nothing: in memory the counts need no second copy."""
@@ -30,6 +34,9 @@ class Memory:
 
 class MemmapDirectory:
     """Arrays in `.npy` files of a directory, for buffers larger than memory.
+
+    The number in `adding.npy` is 1 while an `add` writes. If a process is killed then, the number
+    stays, and `load` removes the rows that can be damaged.
 
     Args:
         directory: String or path; created if it does not exist.
@@ -44,6 +51,8 @@ class MemmapDirectory:
         self.path = Path(directory)
         self._reopen = reopen
         self._counts: Any = None
+        self._numbers: memoryview | None = None  # views of arrays
+        self._adding: memoryview | None = None
         self.has_header = reopen
         if (self.path / _HEADER).exists() != reopen:
             state = "holds no replay buffer" if reopen else "holds a replay buffer already"
@@ -67,8 +76,9 @@ class MemmapDirectory:
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         """Returns the array of a name: zeros, or its stored contents if `reopen` is True."""
-        if self._reopen:
-            return self._opened(name, shape, dtype)
+        return (self._opened if self._reopen else self._create)(name, shape, dtype)
+
+    def _create(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         file = self.path / f"{name}.npy"
         array = np.lib.format.open_memmap(file, "w+", dtype, shape)
         try:
@@ -93,12 +103,27 @@ class MemmapDirectory:
             f"{np.dtype(dtype)} {shape}. Received: {received}, directory={str(self.path)!r}"
         )
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether an `add` has begun and not ended."""
+        return self._adding is not None and bool(self._adding[0])
+
+    def begin(self) -> None:
+        """Notes that an `add` begins to write."""
+        if self._adding is None:
+            self._adding = _view(self._create("adding", (1,), np.uint8))
+        self._adding[0] = 1
+
     def written(self, heads: list[int], runs: list[bool]) -> None:
         """Writes the counts after each `add`, so that the files agree with each other."""
-        if self._counts is None:
+        if self._numbers is None:
             self._counts = self.allocate("counts", (2, len(heads)), np.int64)
-        self._counts[0] = heads
-        self._counts[1] = runs
+            self._numbers = _view(self._counts)
+        numbers = self._numbers
+        for i, number in enumerate([*heads, *runs]):
+            numbers[i] = number
+        if self._adding is not None:
+            self._adding[0] = 0
 
     def write(self, header: dict[str, Any], arrays: dict[str, NDArray]) -> None:
         """Writes all changes to the disk, the header last."""
@@ -127,13 +152,21 @@ class MemmapDirectory:
             if not isinstance(array, np.memmap):
                 array[:] = self._opened(name, array.shape, array.dtype)
         self._counts = self.allocate("counts", (2, len(counters["heads"])), np.int64)
+        self._numbers = _view(self._counts)
         counters["heads"] = self._counts[0].tolist()
+        if (self.path / "adding.npy").exists():  # version 0.1.0 made none
+            self._adding = _view(self._opened("adding", (1,), np.uint8))
         counters["runs"] = [bool(run) if run in (0, 1) else int(run) for run in self._counts[1]]
 
     def _write_anew(self, name: str, write: Callable[[Any], Any]) -> None:
         """Replaces a file atomically."""
         with replaced(self.path / name) as unfinished, open(unfinished, "wb") as file:
             write(file)
+
+
+def _view(array: Any) -> memoryview:
+    """Returns a view that stores single numbers, in less time than NumPy."""
+    return memoryview(array.reshape(-1))
 
 
 def _save_array(array: NDArray, file: Any) -> None:
