@@ -26,11 +26,24 @@ def wrong_counters(counters: Any, num_envs: int) -> str:
         return f"its number of updates is {updates}"
     if type(largest) not in (int, float) or not 0.0 <= largest < np.inf:
         return f"its largest priority is {largest}"
+    without = counters.get("batches_without_feedback", 0)
+    if type(without) is not int or without < 0:
+        return f"its number of batches without feedback is {without}"
     seen: Any = counters.get("seen_heads", heads)
     if not _is_list_of(int, seen, num_envs) or not all(
         0 <= s <= h for s, h in zip(seen, heads, strict=True)
     ):
         return f"its counts of rows with priorities are {seen}"
+    return ""
+
+
+def wrong_priorities(priorities: dict[str, Any]) -> str:
+    """Returns a text that says what is wrong with the priorities of a state, or ""."""
+    for name, values in priorities.items():
+        if not np.isfinite(values).all() or np.any(np.less(values, 0)):
+            return f"its {name!r} holds values that no buffer writes"
+    if np.any(np.diff(priorities.get("ranked_priority", ())) > 0):
+        return "its 'ranked_priority' is not sorted"
     return ""
 
 

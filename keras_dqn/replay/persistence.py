@@ -3,8 +3,11 @@
 import os
 from typing import Any
 
+import numpy as np
+
 from keras_dqn.replay import hdf5
-from keras_dqn.replay.contents import wrong_arrays, wrong_counters
+from keras_dqn.replay.contents import wrong_arrays, wrong_counters, wrong_priorities
+from keras_dqn.replay.rings import Rings
 from keras_dqn.replay.storage import MemmapDirectory
 from keras_dqn.replay.unfinished import drop_unfinished
 from keras_dqn.spaces.action_spec import ActionSpec
@@ -120,27 +123,53 @@ def _refusal(path: str, reason: str) -> ValueError:
     )
 
 
-def get_state(buffer: Any) -> dict[str, Any]:
-    """Returns a buffer's state, copied; see `ReplayBuffer.get_state`."""
-    counters = buffer.counters()
-    return {**counters, "arrays": {name: a.copy() for name, a in buffer.arrays().items()}}
+def get_state(rings: Rings, rng: np.random.Generator, rows: bool) -> dict[str, Any]:
+    """Returns the state of rows and their draws, copied; see `ReplayBuffer.get_state`."""
+    counters = {
+        "heads": list(rings.heads_list),
+        "runs": list(rings.runs_list),
+        "generator": rng.bit_generator.state,
+    }
+    copies = {name: array.copy() for name, array in rings.arrays().items()} if rows else None
+    return counters if copies is None else {**counters, "rows": copies}
 
 
-def set_state(buffer: Any, state: dict[str, Any]) -> None:
-    """Gives a buffer the state of another one; see `ReplayBuffer.set_state`."""
-    own, received = buffer.arrays(), state["arrays"]
-    kinds = [
-        {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
-        for arrays in (own, received)
-    ]
-    if kinds[0] != kinds[1] or not {*buffer.counters()} <= {*state}:
+def check_state(buffer: Any, state: dict[str, Any]) -> None:
+    """Raises a `ValueError` unless a state is one that `buffer.get_state` could return."""
+    own = {**buffer.get_state(rows=False), "rows": buffer.row_arrays()}
+    if isinstance(state, dict) and "rows" not in state:
+        del own["rows"]
+    kinds = [_kinds(own), _kinds(state)]
+    if kinds[0] != kinds[1]:
         raise ValueError(
-            "`state` must be from a buffer of the same class, capacity and spaces, with arrays "
-            f"{kinds[0]}. Received: arrays {kinds[1]}"
+            "`state` must be from a buffer of the same class, capacity and spaces, with "
+            f"{kinds[0]}. Received: {kinds[1]}"
         )
-    for name, array in own.items():
-        array[:] = received[name]
-    buffer.restored(state)
+    wrong = wrong_counters(state, buffer.num_envs) or wrong_priorities(state.get("priorities", {}))
+    try:
+        np.random.default_rng().bit_generator.state = state["generator"]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        wrong = wrong or f"its generator is damaged ({error!r})"
+    if wrong:
+        raise ValueError(f"`state` must be from a buffer. Received: {wrong}")
+
+
+def _kinds(value: Any) -> Any:
+    """Returns a state with each array replaced by its shape and dtype, and numbers by types."""
+    if isinstance(value, dict):
+        return {name: "dict" if name == "generator" else _kinds(v) for name, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    return type(value).__name__
+
+
+def write_state(buffer: Any, state: dict[str, Any]) -> None:
+    """Writes a state that a buffer has taken to its files, if it has any."""
+    if isinstance(buffer.storage, MemmapDirectory):
+        counters = {name: state[name] for name in state if name not in ("rows", "priorities")}
+        values = state.get("priorities", {})
+        saved = {name: values[name] for name in values if name.startswith("priority")}
+        buffer.storage.write(_header(buffer, counters), {**buffer.row_arrays(), **saved})
 
 
 def _header(buffer: Any, counters: dict[str, Any]) -> dict[str, Any]:

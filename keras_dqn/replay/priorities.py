@@ -1,6 +1,7 @@
 """Decides how often each slot of a prioritized buffer is drawn: by its priority or its rank."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,15 @@ class Proportional:
         """Computes the rest of the state, after the arrays of `arrays` were changed."""
         self._tree.rebuild()
 
+    def get_state(self) -> dict[str, Any]:
+        """Returns the exact state but `largest`: copies of arrays, one entry per slot, and ints."""
+        return {"priority_value": self._tree.leaves.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores the state that `get_state` returned."""
+        self._tree.leaves[:] = state["priority_value"]
+        self._tree.rebuild()
+
 
 class RankBased:
     """Draws slots in proportion to `rank**-alpha`; the largest priority has rank 1.
@@ -109,6 +119,26 @@ class RankBased:
     def restored(self) -> None:
         """Computes the rest of the state, after the arrays of `arrays` were changed."""
         self._sort()
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the exact state but `largest`: copies of arrays, one entry per slot, and ints."""
+        ranked = np.zeros(len(self._priorities))
+        ranked[: len(self._ranked)] = -self._ranked
+        return {
+            "priority": self._priorities.copy(),
+            "rank_value": self._tree.leaves.copy(),
+            "ranked_priority": ranked,  # of the last sort, descending, then zeros
+            "num_changed": int(self._num_changed),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores the state that `get_state` returned."""
+        self._priorities[:] = state["priority"]
+        ranked = state["ranked_priority"]
+        self._ranked = -ranked[: np.count_nonzero(ranked)]
+        self._num_changed = state["num_changed"]
+        self._tree.leaves[:] = state["rank_value"]
+        self._tree.rebuild()
 
     def _write(self, slots: NDArray[np.int64], priorities: NDArray[np.float64]) -> None:
         self._priorities[slots] = priorities

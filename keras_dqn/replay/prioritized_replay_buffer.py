@@ -172,3 +172,29 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         super().restored(counters)
         self._sampler.updates = counters["updates"]
         self._sampler.restored(counters["largest_priority"], counters["seen_heads"])
+
+    def get_state(self, rows: bool = True) -> dict[str, Any]:
+        """Returns copies of contents, priorities, counters and the generator's state.
+
+        The draws that follow are the same with and without this call.
+
+        Args:
+            rows: Bool, whether the state has the key `"rows"`, a copy of `row_arrays()`. Defaults
+                to `True`.
+        """
+        own = {"batches_without_feedback": self._batches_without_feedback}
+        return {**super().get_state(rows), **self._sampler.get_state(), **own}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes such a state; the draws that follow are those of the buffer that gave it.
+
+        Args:
+            state: Dict that `get_state` returned. Without `"rows"`, the caller must have filled
+                `row_arrays()` before.
+
+        Raises:
+            ValueError: If it is of another class, size or space, or damaged. Then nothing changes.
+        """
+        super().set_state(state)
+        self._sampler.set_state(state)
+        self._batches_without_feedback = state["batches_without_feedback"]

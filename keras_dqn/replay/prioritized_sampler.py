@@ -1,6 +1,7 @@
 """Draws rows of a prioritized replay buffer, and computes the weights that correct the bias."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,22 @@ class PrioritizedSampler(UniformSampler):
         self.priorities.largest = largest_priority
         self.priorities.restored()
         self._seen_heads = np.array(seen_heads, np.int64)
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the exact state; rows after `seen_heads` have no priorities yet."""
+        return {
+            "updates": self.updates,
+            "largest_priority": float(self.priorities.largest),
+            "seen_heads": self._seen_heads.tolist(),
+            "priorities": self.priorities.get_state(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores the state that `get_state` returned."""
+        self.updates = state["updates"]
+        self.priorities.largest = state["largest_priority"]
+        self._seen_heads = np.array(state["seen_heads"], np.int64)
+        self.priorities.set_state(state["priorities"])
 
     def weights(self, slots: NDArray[np.int64]) -> NDArray[np.float64]:
         """Returns the importance weights `[K, B]`, divided by the largest of their batch."""

@@ -100,3 +100,9 @@ class Priorities(Protocol):
 
     def restored(self) -> None:
         """Computes the rest of the state, after the arrays of `arrays` were changed."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the exact state but `largest`: copies of arrays, one entry per slot, and ints."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores the state that `get_state` returned."""

@@ -1,6 +1,5 @@
 """Uniform experience replay: one ring of rows per environment, NumPy in and NumPy out."""
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -8,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.arguments import check_seed
-from keras_dqn.replay import persistence
 from keras_dqn.replay.checks import StepChecks, check_sampling, check_sizes
 from keras_dqn.replay.gather import gather, stacked
 from keras_dqn.replay.n_step import Windows
+from keras_dqn.replay.persistent_buffer import PersistentBuffer
 from keras_dqn.replay.protocols import Sampler
 from keras_dqn.replay.rings import make_rings
 from keras_dqn.replay.storage import allocator
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from keras_dqn.replay.replay_dataset import ReplayDataset
 
 
-class ReplayBuffer:
+class ReplayBuffer(PersistentBuffer):
     """Stores transitions and draws them uniformly, with replacement.
 
     Each environment writes into its own ring. A row holds an observation and the action, reward and
@@ -224,71 +223,6 @@ class ReplayBuffer:
 
         return ReplayDataset(self, batch_size, gamma=gamma, n_step=n_step)
 
-    # On disk
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes one HDF5 file: contents, priorities, counters and the generator's state.
-
-        A crash at any time leaves the old file or the new one.
-
-        Args:
-            path: String or path, such as `"replay.h5"`.
-        """
-        persistence.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike, *, env: Any = None, **kwargs: Any) -> "ReplayBuffer":
-        """Loads a buffer that was saved to a file, or flushed to a `"memmap"` directory.
-
-        Args:
-            path: String or path of the file, or of the directory, which is used in place.
-            env: The environment or vector environment that it must fit. Defaults to `None`.
-            **kwargs: Arguments of the constructor that the file does not hold: a `beta` that is a
-                function.
-
-        Raises:
-            FileNotFoundError: If nothing exists at `path`.
-            ValueError: If the file is truncated, damaged, foreign or of another class or version,
-                or does not fit `env`.
-        """
-        return persistence.load(cls, path, env, kwargs)
-
-    def flush(self) -> None:
-        """Writes the parts that are not in the files of a `"memmap"` directory yet, for `load`.
-
-        Later transitions are in the files at once. Counters, the generator's state and priorities
-        are those of the last `flush`.
-
-        Raises:
-            ValueError: If `storage` is not `"memmap"`.
-        """
-        persistence.flush(self)
-
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments except the spaces, as JSON can hold them."""
         return {n: getattr(self, n) for n in ("capacity", "num_envs", "frame_stack", "seed")}
-
-    def counters(self) -> dict[str, Any]:
-        """Returns the part of the state that JSON can hold."""
-        return {
-            "heads": list(self._rings.heads_list),
-            "runs": list(self._rings.runs_list),
-            "generator": self._rng.bit_generator.state,
-        }
-
-    def arrays(self) -> dict[str, NDArray]:
-        """Returns the arrays of the state, not copies, with one entry per slot."""
-        return self._rings.arrays()
-
-    def restored(self, counters: dict[str, Any]) -> None:
-        """Takes counters and computes the rest of the state, after `arrays` were changed."""
-        self._rings.restore(counters["heads"], counters["runs"])
-        self._rng.bit_generator.state = counters["generator"]
-
-    def get_state(self) -> dict[str, Any]:
-        """Returns copies of contents, priorities, counters and the generator's state."""
-        return persistence.get_state(self)
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes such a state; raises a `ValueError` if its class, size or spaces differ."""
-        persistence.set_state(self, state)

@@ -34,7 +34,7 @@ def test_a_copy_goes_on_as_the_original(kind, copied):
     twin = copied(replay)
     np.testing.assert_equal(live(twin, 9), live(replay, 9))
     assert np.isfinite(twin.sample(64)[2]).all()
-    np.testing.assert_equal(twin.get_state()["arrays"], replay.get_state()["arrays"])
+    np.testing.assert_equal(twin.get_state()["rows"], replay.get_state()["rows"])
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
