@@ -96,15 +96,19 @@ class EnvironmentStepper:
         environment is unknown.
 
         Raises:
-            RuntimeError: If other code has reset or stepped the environment since the last call.
+            RuntimeError: If other code has reset or stepped the environment since the last call,
+                or a worker process of an `AsyncVectorEnv` has ended. An error of the environment
+                itself is raised unchanged.
         """
         self._check_calls()
         try:
             if self.record is not None:
                 self.record.add(action)
             step = self._step_all(action) if self._vectorized else self._step_single(int(action[0]))
-        except BaseException:
+        except BaseException as error:
             self.observation = None
+            if isinstance(error, (EOFError, ConnectionError)):
+                _check_workers(self.env, error)
             raise
         self._note_calls()
         return step
@@ -242,6 +246,18 @@ def _five(result: Any) -> tuple:
             f"does since Gymnasium 0.26. Received: {len(result)} values"
         )
     return result
+
+
+def _check_workers(env: Any, error: BaseException) -> None:
+    """Says in plain words that a worker was killed; Gymnasium says "connection reset by peer"."""
+    for process in getattr(env.unwrapped, "processes", ()):
+        process.join(timeout=1)
+        if process.exitcode:  # 0 after an error that the worker has reported
+            raise RuntimeError(
+                f"A worker process of `env` has ended with exit code {process.exitcode}, so `env` "
+                "cannot be stepped any more: make a new vector environment. The buffer holds all "
+                f"transitions before this step. Received: env={env}"
+            ) from error
 
 
 def _autoreset_mode(env: Environment) -> AutoresetMode:
