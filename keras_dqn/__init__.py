@@ -18,6 +18,7 @@ from keras_dqn.callbacks.evaluate_policy import EvaluatePolicy
 from keras_dqn.callbacks.learning_curve import LearningCurve
 from keras_dqn.callbacks.priority_feedback import PriorityFeedback
 from keras_dqn.callbacks.soft_target_update import SoftTargetUpdate
+from keras_dqn.callbacks.training_checkpoint import TrainingCheckpoint
 from keras_dqn.models.categorical_dqn import CategoricalDQN
 from keras_dqn.models.dqn import DQN
 from keras_dqn.models.hl_gauss_dqn import HLGaussDQN
@@ -56,5 +57,6 @@ __all__ = [
     "ReplayBuffer",
     "ReplayDataset",
     "SoftTargetUpdate",
+    "TrainingCheckpoint",
     "soft_update",
 ]

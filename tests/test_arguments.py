@@ -228,6 +228,15 @@ CALLABLES = {
         keras_dqn.SoftTargetUpdate,
         lambda: {"tau": 0.1, "update_freq": 1, "source": None, "target": None},
     ),
+    "TrainingCheckpoint": (
+        keras_dqn.TrainingCheckpoint,
+        lambda: {
+            "directory": "run",
+            "max_to_keep": 2,
+            "save_freq": "epoch",
+            "include_replay": True,
+        },
+    ),
     "soft_update": (
         keras_dqn.soft_update,
         lambda: {"source": network(), "target": network(), "tau": 0.1},

@@ -116,6 +116,11 @@ class CollectTransitions(keras.callbacks.Callback):
         """Episodes finished so far, summed over all environments."""
         return self.collector.episodes
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether `max_env_steps` leaves no further update."""
+        return self._updates_left() < 1
+
     def warm_up(self) -> None:
         """Takes random actions until `warmup_steps` steps were taken or are in the buffer.
 
@@ -143,12 +148,6 @@ class CollectTransitions(keras.callbacks.Callback):
             raise ValueError(f"`{name}` needs a DQN. Received: model={self.model}")
         check_explores(self.exploration, self.model)
         self.warm_up()
-        if self._updates_left() < 1:
-            raise ValueError(
-                "`max_env_steps` must allow at least one update after the environment steps that "
-                f"were taken before. Received: max_env_steps={self.max_env_steps}, "
-                f"env_steps={self.env_steps}"
-            )
 
     def _take_part(self, model: ReplayTrainer) -> None:
         hooks = hooks_of(model)
@@ -174,7 +173,13 @@ class CollectTransitions(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts new means over episodes."""
+        """Starts new means over episodes; raises a `ValueError` if no step may be taken."""
+        if self.is_finished:
+            raise ValueError(
+                "`max_env_steps` must allow at least one update after the environment steps that "
+                f"were taken before. Received: max_env_steps={self.max_env_steps}, "
+                f"env_steps={self.env_steps}"
+            )
         self.collector.statistics.start_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:

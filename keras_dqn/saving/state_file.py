@@ -58,8 +58,8 @@ def _without_arrays(value: Any, arrays: dict[str, NDArray]) -> Any:
         return {key: _without_arrays(part, arrays) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without_arrays(part, arrays) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.generic) and value.dtype.kind not in "OUSMm":
+        return {_MARK: None, "dtype": value.dtype.name, "value": value.item()}
     if isinstance(value, np.ndarray) and value.dtype.kind not in "OUSMm":
         name = f"array{len(arrays)}"
         if value.size:
@@ -80,7 +80,10 @@ def _with_arrays(value: Any, arrays: dict[str, NDArray]) -> Any:
         return value
     if _MARK not in value:
         return {key: _with_arrays(part, arrays) for key, part in value.items()}
-    dtype, shape = np.dtype(value["dtype"]), tuple(value["shape"])
+    dtype = np.dtype(value["dtype"])
+    if "value" in value:
+        return dtype.type(value["value"])
+    shape = tuple(value["shape"])
     if 0 in shape:
         return np.zeros(shape, dtype)
     return arrays[value[_MARK]].view(dtype).reshape(shape)

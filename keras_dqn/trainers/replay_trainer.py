@@ -18,6 +18,7 @@ from keras_dqn.trainers.fit_data import (
 )
 from keras_dqn.trainers.one_batch import OneBatch, values_in_order
 from keras_dqn.trainers.replicas import refuse_many_steps_on_many_replicas, refuse_replicas
+from keras_dqn.trainers.resuming import resumed
 from keras_dqn.trainers.step_hooks import hooks_of, train_step_replaced
 from keras_dqn.trainers.watch import with_watch
 from keras_dqn.trainers.xla import xla_pays
@@ -99,9 +100,9 @@ class ReplayTrainer(keras.Model):
         input_shape = self.known_input_shape()
         if input_shape is not None and not self.built:
             self.build(input_shape)
-        if _is_auto(optimizer):
+        if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = keras.optimizers.Adam(learning_rate=2.5e-4, epsilon=1.5e-4)
-        if _is_auto(loss):
+        if isinstance(loss, str) and loss == "auto":
             loss = self.default_loss()
         else:
             self.check_loss(loss)
@@ -243,9 +244,10 @@ class ReplayTrainer(keras.Model):
                 if isinstance(x.replay, TakesPriorities):
                     refuse_replicas(self, "Priorities cannot be fed back")
                     self.feed_back_to(x.replay.update_priorities)
-            x = drawn_in_executions(self, x, None)
+            drawn = drawn_in_executions(self, x, None)
             callbacks = with_watch(callbacks, verbose)
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+            with resumed(self, x, epochs, verbose, callbacks, kwargs) as (callbacks, kwargs):
+                return super().fit(drawn, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def evaluate(
         self,
@@ -294,7 +296,3 @@ class ReplayTrainer(keras.Model):
         check_data(x)
         check_steps("steps", x, steps)
         return super().predict(x, batch_size, verbose, steps, callbacks)
-
-
-def _is_auto(argument: Any) -> bool:
-    return isinstance(argument, str) and argument == "auto"

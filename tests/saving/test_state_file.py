@@ -34,7 +34,8 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     assert math.isnan(read.pop("nan"))
     del state["nan"]
     assert read.keys() == state.keys()
-    assert read["number"] == float(np.float32(0.1))
+    assert read["number"] == np.float32(0.1)
+    assert type(read["number"]) is np.float32
     for mine, theirs in (
         (state["nested"][0]["a"], read["nested"][0]["a"]),
         (state["nested"][1][0], read["nested"][1][0]),
