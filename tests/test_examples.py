@@ -37,6 +37,7 @@ RUNS = {
     "plain_model.py": ("--epochs 1", "mean squared error on unseen steps"),
     "prioritized_replay.py": ("--states 6 --max-updates 640", "plot: "),
     "rainbow.py": ("--env-steps 1600", "return "),
+    "resume.py": ("--epochs 2", "equal to the last bit: True"),
     "slow_target.py": ("--env-steps 1024 --seeds 1", "+ learning rate to 0, seed 0: return "),
     "tf_agents_replay.py": ("--epochs 1", "return after 256 updates"),
     "train_on_batch.py": ("--env-steps 1100", "greedy return"),
