@@ -5,10 +5,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_dqn.hdf5 import Ranges
 from keras_dqn.replay.n_step import BOUNDARY, TERMINATED, TRUNCATED
 
 _LARGEST_HEAD = 1 << 53  # rows, thousands of years of steps
-Ranges = list[tuple[int, int]]
+
+
+def used_ranges(heads: list[int], ring_size: int) -> Ranges:
+    """Returns the written slots of each ring, including the slot of its head."""
+    return [
+        (env * ring_size, env * ring_size + min(head + 1, ring_size))
+        for env, head in enumerate(heads)
+    ]
 
 
 def wrong_counters(counters: Any, num_envs: int) -> str:

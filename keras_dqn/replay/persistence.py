@@ -5,8 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_dqn.replay import hdf5
-from keras_dqn.replay.contents import wrong_arrays, wrong_counters, wrong_priorities
+from keras_dqn import hdf5
+from keras_dqn.replay.contents import (
+    used_ranges,
+    wrong_arrays,
+    wrong_counters,
+    wrong_priorities,
+)
 from keras_dqn.replay.rings import Rings
 from keras_dqn.replay.storage import MemmapDirectory
 from keras_dqn.replay.unfinished import drop_unfinished
@@ -18,7 +23,7 @@ from keras_dqn.spaces.space_config import space_from_config, space_to_config
 def save(buffer: Any, path: str | os.PathLike) -> None:
     """Writes a buffer to an HDF5 file."""
     counters, arrays = buffer.counters(), buffer.arrays()
-    used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
+    used = used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
     header = _header(buffer, counters)
     hdf5.write_file(os.fspath(path), hdf5.REPLAY_BUFFER, header, arrays, used)
 
@@ -90,7 +95,7 @@ def _fill(buffer: Any, counters: Any, directory: MemmapDirectory | None, path: s
         directory.read(arrays, counters)
     if wrong := wrong or wrong_counters(counters, buffer.num_envs):
         raise _refusal(path, wrong)
-    used = hdf5.used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
+    used = used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
     if directory is None:
         hdf5.read_arrays(path, hdf5.REPLAY_BUFFER, arrays, used)
     num_actions = ActionSpec(buffer.action_space).num_actions

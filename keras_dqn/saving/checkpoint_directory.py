@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from keras_dqn.replay.hdf5 import DamagedFileError
+from keras_dqn.hdf5 import DamagedFileError
 from keras_dqn.saving import state_file
 
 try:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from keras_dqn.replay.hdf5 import DamagedFileError
+from keras_dqn.hdf5 import DamagedFileError
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.saving.row_segments import RingRows, Segment, files_of, load_rows, save_rows
 from keras_dqn.spaces.space_config import space_to_config

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.replay import hdf5
+from keras_dqn import hdf5
 
 _KIND = hdf5.Kind("part of a replay buffer", 1, "TrainingCheckpoint")
 _SEGMENTS = 64  # files of a full buffer; more of them waste less space on rows that are overwritten

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.replay import hdf5
+from keras_dqn import hdf5
 
 _KIND = hdf5.Kind("checkpoint", 1, "TrainingCheckpoint")
 _MARK = "__array__"

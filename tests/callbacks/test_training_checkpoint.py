@@ -418,7 +418,7 @@ def test_a_full_disk_costs_a_warning_and_no_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("keras_dqn.replay.hdf5.reserve", full)
+        patched.setattr("keras_dqn.hdf5.reserve", full)
         with pytest.warns(UserWarning, match="could not save the run in epoch 3.*No space left"):
             train(make_run(), tmp_path, epochs=3)
     run = make_run()
@@ -431,7 +431,7 @@ def test_a_run_goes_on_saving_after_a_full_disk(tmp_path, monkeypatch):
     class FullInEpochTwo(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
-                patch.setattr("keras_dqn.replay.hdf5.reserve", full)
+                patch.setattr("keras_dqn.hdf5.reserve", full)
             else:
                 patch.undo()
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_dqn.replay.hdf5 import DamagedFileError
+from keras_dqn.hdf5 import DamagedFileError
 from keras_dqn.saving import state_file
 from keras_dqn.saving.checkpoint_directory import CheckpointDirectory
 
@@ -117,7 +117,7 @@ def test_a_failed_write_leaves_the_last_checkpoint_and_the_next_one_works(tmp_pa
     def full(path, size):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("keras_dqn.replay.hdf5.reserve", full)
+    monkeypatch.setattr("keras_dqn.hdf5.reserve", full)
     with pytest.raises(OSError, match="No space"):
         write(directory, 1, ["rows-0-2-0.h5"])
     monkeypatch.undo()

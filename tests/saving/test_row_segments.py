@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_dqn.replay import hdf5
+from keras_dqn import hdf5
 from keras_dqn.saving import row_segments
 from keras_dqn.saving.row_segments import RingRows, files_of, load_rows, save_rows
 

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_dqn.replay.hdf5 import DamagedFileError
+from keras_dqn.hdf5 import DamagedFileError
 from keras_dqn.saving.state_file import read_header, read_state, write_state
 
 

@@ -177,11 +177,3 @@ def _refusal(path: str, kind: Kind, reason: str) -> DamagedFileError:
     return DamagedFileError(
         f"`path` holds no {kind.name} that can be loaded: {reason}. Received: {path=}"
     )
-
-
-def used_ranges(heads: list[int], ring_size: int) -> Ranges:
-    """Returns the written slots of each ring, including the slot of its head."""
-    return [
-        (env * ring_size, env * ring_size + min(head + 1, ring_size))
-        for env, head in enumerate(heads)
-    ]
