@@ -16,7 +16,7 @@ LEVELS = {
     "arguments": -1,
     "backend": -1,
     "files": -1,
-    "hdf5": -1,
+    "hdf5": 0,
     "stateful": -1,
     "ops": 0,
     "schedules": 0,

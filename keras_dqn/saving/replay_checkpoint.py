@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from keras_dqn.hdf5 import DamagedFileError
+from keras_dqn.replay.contents import used_ranges, wrong_arrays
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.saving.row_segments import RingRows, Segment, files_of, load_rows, save_rows
+from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.space_config import space_to_config
 
 
@@ -51,16 +53,15 @@ class ReplayCheckpoint:
         """
         state = saved["state"]
         try:
-            load_rows(
-                self._directory,
-                RingRows(self.replay.row_arrays(), state["heads"]),
-                saved["segments"],
-            )
+            rows = RingRows(self.replay.row_arrays(), state["heads"])
+            load_rows(self._directory, rows, saved["segments"])
             self.replay.set_state(state)
         except (KeyError, TypeError, IndexError) as error:
-            raise DamagedFileError(
-                f"A checkpoint's replay buffer is damaged ({error!r})"
-            ) from error
+            raise DamagedFileError(f"A replay buffer in it is damaged ({error!r}).") from error
+        num_actions = ActionSpec(self.replay.action_space).num_actions
+        used = used_ranges(state["heads"], rows.ring_size)
+        if wrong := wrong_arrays(rows.arrays, used, num_actions):
+            raise DamagedFileError(f"A replay buffer in it is damaged: {wrong}.")
         self._segments = saved["segments"]
 
     @property
