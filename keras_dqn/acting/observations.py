@@ -30,7 +30,7 @@ def equal(observation: Any, saved: Any) -> bool:
         return all(equal(value, saved[key]) for key, value in observation.items())
     if isinstance(observation, tuple):
         return all(equal(value, part) for value, part in zip(observation, saved, strict=True))
-    saved = np.asarray(saved, observation.dtype)
+    saved = np.asarray(saved)
     if saved.shape != observation.shape:
         return False
     both_nan = (observation != observation) & (saved != saved)

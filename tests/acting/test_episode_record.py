@@ -164,6 +164,11 @@ def test_long_records_are_kept_as_a_whole():
 class Failing(DrawingEnv):
     fails = False
 
+    def reset(self, **kwargs):
+        if self.fails:
+            raise KeyboardInterrupt
+        return super().reset(**kwargs)
+
     def step(self, action):
         if self.fails:
             raise OSError("the simulator is gone")
@@ -189,6 +194,19 @@ def test_after_an_interrupted_step_nothing_is_repeated():
     assert len(env.seeds) == len(set(env.seeds)) > before
 
 
+def test_after_an_interrupted_reset_new_episodes_begin():
+    env = Failing()
+    collector = make(env)
+    take(collector, 3)
+    env.fails = True
+    with pytest.raises(KeyboardInterrupt):
+        collector.reset()
+    env.fails = False
+    assert collector.get_state()["stepper"]["observation"] is None
+    take(collector)
+    assert collector.statistics.get_state()["lengths"] == [1]
+
+
 # Environments that do not repeat their episodes
 
 
@@ -201,13 +219,15 @@ def counting(lengths, first=0):
     [
         (counting((9,)), counting((9,), first=100)),
         (counting((9,)), counting((2,))),
+        (lambda: vector("NextStep", counting((9,)), 1),
+         lambda: vector("NextStep", counting((4,)), 1)),
         *(
             (lambda mode=mode: vector(mode, counting((9,)), 1),
              lambda mode=mode: vector(mode, counting((3,), first=100), 1))
             for mode in MODES
         ),
     ],
-    ids=["single", "single that ends too early", *MODES],
+    ids=["single", "single that ends too early", "NextStep that resets itself next", *MODES],
 )  # fmt: skip
 def test_what_does_not_repeat_is_named_and_begins_anew(make_env, make_other):
     collector, other_env = make(make_env()), make_other()
@@ -242,6 +262,7 @@ def test_observations_are_compared_to_the_last_bit():
     assert equal(one, through_json({"a": list(one["a"]), "b": one["b"]}))
     assert not equal(one, {**one, "b": np.nextafter(one["b"], np.float32(1.0))})
     assert not equal(one, {**one, "b": np.array([np.nan])})
+    assert not equal(one, {**one, "a": (np.array([1.0, 2.0], np.float32), one["a"][1])})
     assert not equal(one, {**one, "a": (one["a"][0][:1], one["a"][1])})
     assert not equal(one, {**one, "a": (one["a"][0], np.array([4]))})
 
