@@ -101,9 +101,10 @@ def fit(name, directory, epochs, fill):
     keras.utils.set_random_seed(0)
     env = make_env()
     shape = env.observation_space.shape if name.startswith("100") else (4,)
-    layers = [keras.layers.Flatten(), keras.layers.Dense(64, "relu"), keras.layers.Dense(6)]
-    if name.startswith("1,"):
-        layers[-1] = keras.layers.Dense(2)
+    layers = [keras.layers.Dense(64, "relu"), keras.layers.Dense(2)]
+    if len(shape) == 3:  # a small network: this measures buffers
+        pooling = keras.layers.AveragePooling2D(8, data_format="channels_first")
+        layers = [pooling, keras.layers.Flatten(), layers[0], keras.layers.Dense(6)]
     agent = keras_dqn.DQN(keras.Sequential([keras.Input(shape), *layers]))
     agent.compile(steps_per_execution=50)
     kind = keras_dqn.PrioritizedReplayBuffer if "alpha" in options else keras_dqn.ReplayBuffer

@@ -82,7 +82,10 @@ def _write(
 
 
 def _chunk_rows(array: NDArray) -> int:
-    return max(1, min(len(array), _CHUNK_BYTES // max(1, array[:1].nbytes)))
+    """Returns the rows of a chunk: chunks of equal size, because the last one is stored whole."""
+    most = max(1, min(len(array), _CHUNK_BYTES // max(1, array[:1].nbytes)))
+    num_chunks = -(-len(array) // most)
+    return -(-len(array) // num_chunks)
 
 
 def _largest_size(text: NDArray, arrays: dict[str, NDArray], ranges: dict[str, Ranges]) -> int:

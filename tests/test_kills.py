@@ -60,5 +60,5 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path):
 @pytest.mark.hard
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_twenty_kills(variant, tmp_path):
-    begins = check(variant, tmp_path, epochs=80, num_kills=20, seconds=1.5, seed=1)
+    begins = check(variant, tmp_path, epochs=80, num_kills=20, seconds=4.0, seed=1)
     print(f"\n{variant}: 20 kills; training began at the epochs {begins}")
