@@ -28,7 +28,8 @@ class RunState:
 
     1. `restore`, before `fit` begins: agent, buffers and collectors, so that nothing warms up.
     2. `restore_callbacks`, when all callbacks have begun, because many reset themselves then.
-    3. `restore_epoch`, when the first epoch has begun, if it begins in its middle.
+    3. `restore_epoch`, when the first epoch has begun, if it begins in its middle: what callbacks
+       did when it began is undone, because the checkpoint has it already.
 
     Args:
         call: The `FitCall`; its agent is built.
@@ -57,7 +58,7 @@ class RunState:
             "position": {**position._asdict(), **self._sizes()},
             "agent": {"class": type(self.model).__name__, "state": self.model.get_state()},
             "updates": int(self.model.update_count.numpy()),
-            "metrics": [np.array(variable) for variable in self.model.metrics_variables],
+            "metrics": [variable.numpy() for variable in self.model.metrics_variables],
             "history": {"epoch": history.epoch, "history": history.history},
             "callbacks": {name: _state_of(part) for name, part in self._with_state()},
             "replays": replays,
@@ -129,7 +130,9 @@ class RunState:
             )
 
     def restore_epoch(self) -> None:
-        """Restores the means of the running epoch: those of metrics and of episodes."""
+        """Restores the means of the running epoch, and undoes what its second begin has changed."""
+        self.model.set_state(self._saved["agent"]["state"])
+        self._set_states(collectors=False)
         for variable, value in zip(
             self.model.metrics_variables, self._saved["metrics"], strict=True
         ):

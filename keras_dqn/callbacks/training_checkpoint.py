@@ -175,7 +175,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
             self._run.restore_callbacks()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Restores the means of an epoch that continues in its middle."""
+        """Restores an epoch that continues in its middle, after the others have begun it."""
         self._epoch = epoch
         if self._resumes and self._run.position.num_updates:
             self._run.restore_epoch()

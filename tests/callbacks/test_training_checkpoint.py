@@ -55,6 +55,35 @@ def test_checkpoints_do_not_change_a_run(tmp_path):
         assert_same(train(make_run(**make), tmp_path / variant, save_freq=8), expected)
 
 
+class CountsEpochs(keras.callbacks.Callback):
+    """A callback that changes its state when an epoch begins."""
+
+    count = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.count += 1
+
+    def get_state(self):
+        return {"count": self.count}
+
+    def set_state(self, state):
+        self.count = state["count"]
+
+
+def test_an_epoch_that_continues_does_not_begin_twice(tmp_path):
+    def callbacks():
+        return [
+            keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
+            CountsEpochs(),
+        ]
+
+    expected = train(make_run(), callbacks=callbacks())
+    train(make_run(), tmp_path, callbacks=callbacks(), interrupt=8, save_freq=8)
+    parts = callbacks()
+    assert_same(train(make_run(), tmp_path, callbacks=parts, save_freq=8), expected)
+    assert parts[1].count == 4
+
+
 class Seen(keras.callbacks.Callback):
     """Notes the events that a callback of the user hears."""
 
