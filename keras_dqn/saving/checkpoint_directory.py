@@ -133,7 +133,10 @@ class CheckpointDirectory:
         for number in numbers[: -self.max_to_keep]:
             self._path_of(number).unlink()
         kept = numbers[-self.max_to_keep :]
-        used: set[str] = set().union(*(self._files_of(number) for number in kept))
+        try:
+            used: set[str] = set().union(*(self._files_of(number) for number in kept))
+        except ValueError:  # an older one is damaged: nobody knows which files it needs
+            return
         for path in self.path.glob("rows-*.h5"):
             if path.name not in used:
                 with suppress(FileNotFoundError):

@@ -494,6 +494,14 @@ def test_a_damaged_file_of_rows_costs_one_epoch(tmp_path):
     assert_same(run, train(make_run(), epochs=4))
 
 
+def test_a_damaged_older_checkpoint_does_not_end_training(tmp_path):
+    train(make_run(), tmp_path, epochs=2, max_to_keep=3)
+    oldest = min(tmp_path.glob("checkpoint-*"))
+    oldest.write_bytes(oldest.read_bytes()[:-1_000])
+    run = train(make_run(), tmp_path, epochs=4, max_to_keep=3)
+    assert_same(run, train(make_run(), epochs=4))
+
+
 def test_two_fits_cannot_use_one_directory(tmp_path):
     class Nested(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
