@@ -33,7 +33,7 @@ class CheckpointDirectory:
     """
 
     def __init__(self, path: str | os.PathLike, max_to_keep: int) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the working directory may change
         self.max_to_keep = max_to_keep
         self._files: dict[int, set[str]] = {}  # those that each checkpoint refers to
         self._last_number = 0

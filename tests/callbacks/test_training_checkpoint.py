@@ -502,6 +502,18 @@ def test_a_damaged_older_checkpoint_does_not_end_training(tmp_path):
     assert_same(run, train(make_run(), epochs=4))
 
 
+def test_a_change_of_the_working_directory_does_not_move_checkpoints(tmp_path, monkeypatch):
+    class Leave(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            monkeypatch.chdir(tmp_path / "elsewhere")
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    train(make_run(), "run", epochs=1, callbacks=[Leave()])
+    assert (tmp_path / "run" / "checkpoint-00000001.h5").exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_two_fits_cannot_use_one_directory(tmp_path):
     class Nested(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
