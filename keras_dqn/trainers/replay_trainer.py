@@ -246,7 +246,8 @@ class ReplayTrainer(keras.Model):
                     self.feed_back_to(x.replay.update_priorities)
             drawn = drawn_in_executions(self, x, None)
             callbacks = with_watch(callbacks, verbose)
-            with resumed(self, x, epochs, verbose, callbacks, kwargs) as (callbacks, kwargs):
+            data = (x, validation_data)
+            with resumed(self, data, epochs, verbose, callbacks, kwargs) as (callbacks, kwargs):
                 return super().fit(drawn, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def evaluate(

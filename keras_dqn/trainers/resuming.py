@@ -49,13 +49,18 @@ class ResumesFit(Protocol):
 
 @contextmanager
 def resumed(
-    model: Any, data: Any, epochs: int, verbose: Any, callbacks: Any, kwargs: dict[str, Any]
+    model: Any,
+    data: tuple[Any, Any],
+    epochs: int,
+    verbose: Any,
+    callbacks: Any,
+    kwargs: dict[str, Any],
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Gives the callbacks and the further arguments of a `fit` that begins where a run stopped.
 
     Args:
         model: The `ReplayTrainer`.
-        data: The `x` of `fit`.
+        data: The `x` and the `validation_data` of `fit`, as the user gave them.
         epochs: Int.
         verbose: As in Keras.
         callbacks: List of callbacks, or a `keras.callbacks.CallbackList`.
@@ -78,9 +83,7 @@ def resumed(
         members.append(keras.callbacks.History())  # Keras would put its own behind the checkpoint
     members.append(resuming[0])
     steps_per_epoch = kwargs.get("steps_per_epoch")
-    call = FitCall(
-        model, data, kwargs.get("validation_data"), epochs, steps_per_epoch, list(members)
-    )
+    call = FitCall(model, *data, epochs, steps_per_epoch, list(members))
     with resuming[0].resume(call) as position:
         if position is None:
             yield callbacks, kwargs

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
-from runs import assert_same, make_run, train
+from runs import Interrupt, assert_same, make_run, train
 
 import keras_dqn
 from keras_dqn import TrainingCheckpoint
@@ -149,6 +149,28 @@ def test_other_buffers_and_networks_continue(kind, tmp_path):
 
     expected = train(make(), tmp_path / "whole")
     assert_same(interrupted(tmp_path / "parts", make, at=[7, 8]), expected)
+
+
+def test_a_buffer_for_validation_continues(tmp_path):
+    def losses(directory, interrupt=None):
+        run, other = make_run(), make_run()
+        other.collect.warm_up()
+        dataset = keras_dqn.ReplayDataset(run.replay, 16)
+        parts = [run.collect, keras_dqn.SoftTargetUpdate(0.05), TrainingCheckpoint(directory)]
+        if interrupt is not None:
+            parts.append(Interrupt(interrupt))
+        options = {"epochs": 4, "steps_per_epoch": 40, "callbacks": parts, "verbose": 0}
+        validation = keras_dqn.ReplayDataset(other.replay, 16)
+        # 5 is no multiple of `steps_per_execution`
+        history = run.agent.fit(
+            dataset, validation_data=validation, validation_steps=5, **options
+        )
+        return history.history["val_loss"]
+
+    expected = losses(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        losses(tmp_path / "parts", interrupt=12)
+    assert losses(tmp_path / "parts") == expected
 
 
 # The state of other callbacks
