@@ -235,6 +235,12 @@ def _check_callbacks(call: FitCall) -> None:
                 "does not let its count of batches be restored. Received: "
                 f"save_freq={callback.save_freq}"
             )
+        if isinstance(callback, keras.callbacks.SwapEMAWeights) and callback.swap_on_epoch:
+            raise ValueError(
+                "`swap_on_epoch` of SwapEMAWeights must be False with `TrainingCheckpoint`: Keras "
+                "does not let it be restored which weights are in the model. Received: "
+                f"swap_on_epoch={callback.swap_on_epoch}"
+            )
         if isinstance(callback, CollectTransitions):
             names = stateful_wrappers(callback.env)
             if names:

@@ -310,9 +310,13 @@ def refused(directory, match, run=None, **kwargs):
             lambda: keras.callbacks.ModelCheckpoint("x.keras", save_freq=100),
             "`save_freq` of ModelCheckpoint must be 'epoch'.*Received: save_freq=100",
         ),
+        (
+            lambda: keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+            "`swap_on_epoch` of SwapEMAWeights must be False.*Received: swap_on_epoch=True",
+        ),
         (lambda: TrainingCheckpoint("x"), "can have one `TrainingCheckpoint`. Received: 2"),
     ],
-    ids=["backup", "model checkpoint", "twice"],
+    ids=["backup", "model checkpoint", "averages", "twice"],
 )
 def test_callbacks_that_cannot_continue_are_refused(callback, match, tmp_path):
     refused(tmp_path / "run", match, callbacks=[callback()])
