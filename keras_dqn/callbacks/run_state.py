@@ -75,6 +75,7 @@ class RunState:
             ValueError: If the checkpoint is of another agent or buffer.
         """
         self._check(saved)
+        before = self.model.get_state()
         try:
             self.model.set_state(saved["agent"]["state"])
         except ValueError as error:
@@ -82,10 +83,14 @@ class RunState:
                 f"`directory` holds a checkpoint of another network or optimizer: {error} "
                 f"(directory={str(self._directory)!r})"
             ) from error
-        for replay, part in zip(self._replays, saved["replays"], strict=False):
-            replay.restore(part)
         self._saved = saved
-        self._set_states(collectors=True)
+        try:
+            for replay, part in zip(self._replays, saved["replays"], strict=False):
+                replay.restore(part)
+            self._set_states(collectors=True)
+        except BaseException:
+            self.model.set_state(before)
+            raise
         if self._num_updates > saved["updates"]:
             warnings.warn(
                 f"The agent had been trained for {self._num_updates} updates. It goes back to the "
@@ -187,7 +192,13 @@ class RunState:
         states = self._saved["callbacks"]
         for name, callback in self._with_state():
             if name in states and isinstance(callback, CollectTransitions) == collectors:
-                _set_state(callback, states[name])
+                try:
+                    _set_state(callback, states[name])
+                except (KeyError, TypeError, IndexError, AttributeError) as error:
+                    raise ValueError(
+                        f"`callbacks` must be made as in the checkpoint: the state of {name} does "
+                        f"not fit ({error!r}). Received: directory={str(self._directory)!r}"
+                    ) from error
 
 
 def _state_of(callback: Any) -> dict[str, Any]:

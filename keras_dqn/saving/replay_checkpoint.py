@@ -5,6 +5,7 @@ from typing import Any
 
 from keras_dqn.hdf5 import DamagedFileError
 from keras_dqn.replay.contents import used_ranges, wrong_arrays
+from keras_dqn.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.saving.row_segments import RingRows, Segment, files_of, load_rows, save_rows
 from keras_dqn.spaces.action_spec import ActionSpec
@@ -72,9 +73,11 @@ class ReplayCheckpoint:
     def _arguments(self) -> dict[str, Any]:
         """Returns the arguments that the saved arrays depend on, as JSON holds them."""
         replay = self.replay
+        prioritized = isinstance(replay, PrioritizedReplayBuffer)
         return {
             "class": type(replay).__name__,
             "observation_space": space_to_config(replay.observation_space),
             "action_space": space_to_config(replay.action_space),
             **{name: getattr(replay, name) for name in ("capacity", "num_envs", "frame_stack")},
+            "variant": replay.variant if prioritized else None,
         }

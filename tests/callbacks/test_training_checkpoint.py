@@ -387,6 +387,26 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
     assert_same(train(make_run(), tmp_path), train(make_run()))  # and nothing was lost
 
 
+def test_other_priorities_and_exploration_are_refused(tmp_path):
+    train(make_run(prioritized=True), tmp_path / "a", epochs=1)
+    refused(
+        tmp_path / "a", "its `variant` differs", make_run(prioritized=True, variant="rank"), epochs=2
+    )
+    train(make_run(), tmp_path / "b", epochs=1)
+    run = make_run()
+    collect = keras_dqn.CollectTransitions(
+        run.collect.env, run.replay, exploration=keras_dqn.EpsilonZGreedy(0.1), warmup_steps=50
+    )
+    match = "the state of CollectTransitions 0 does not fit"
+    refused(tmp_path / "b", match, run._replace(collect=collect), epochs=2)
+
+
+def test_without_a_whole_checkpoint_the_agent_stays_as_it_is(tmp_path):
+    train(make_run(), tmp_path, epochs=1)
+    (tmp_path / "rows-0-1-0.h5").unlink()
+    refused(tmp_path, "where all are damaged", epochs=2)
+
+
 def test_another_action_space_is_refused(tmp_path):
     space = gym.spaces.Box(-1, 1, (4,))
 
