@@ -75,9 +75,7 @@ class TargetNetworkModel(ReplayTrainer):
         with outside_graph():
             separate_random_draws(self.target_network)
             soft_update(self.network, self.target_network, tau=1.0)
-            for layer in layers_of(self.target_network):
-                if isinstance(layer, keras.layers.Normalization):
-                    layer.finalize_state()  # it computes with values derived from its weights
+            _finalize(self.target_network)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the outputs of `network` for observations `[B, ...]`."""
@@ -247,10 +245,19 @@ class TargetNetworkModel(ReplayTrainer):
             pairs += zip(own, state[name], strict=True)
         for variable, value in pairs:
             variable.assign(value)
+        _finalize(self.network)
+        _finalize(self.target_network)
         self.target_follows = state["target_follows"]
 
     def _optimizer_variables(self) -> list:
         return self.optimizer.variables if self.compiled and self.optimizer is not None else []
+
+
+def _finalize(network: Any) -> None:
+    """Lets Normalization layers compute the values that they derive from their weights."""
+    for layer in layers_of(network):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
 
 
 def _without(variables: list, excluded: list) -> list:
