@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import keras
 
+from keras_dqn.trainers.watch import append_to
+
 
 class FitCall(NamedTuple):
     """What a callback can know about a call of `fit` before it begins.
@@ -80,7 +82,11 @@ def resumed(
     # Last, so that it saves what the others have done, and restores them after they have begun.
     members[:] = [callback for callback in members if callback is not resuming[0]]
     if not any(isinstance(callback, keras.callbacks.History) for callback in members):
-        members.append(keras.callbacks.History())  # Keras would put its own behind the checkpoint
+        history = keras.callbacks.History()  # Keras would put its own behind the checkpoint
+        if is_list:
+            append_to(callbacks, history)
+        else:
+            members.append(history)
     members.append(resuming[0])
     steps_per_epoch = kwargs.get("steps_per_epoch")
     call = FitCall(model, *data, epochs, steps_per_epoch, list(members))

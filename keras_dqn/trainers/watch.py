@@ -74,11 +74,18 @@ def updates_from(batch: int, callback: keras.callbacks.Callback) -> int:
     return num_updates if steps_per_epoch is None else min(num_updates, steps_per_epoch - batch)
 
 
+def append_to(callbacks: keras.callbacks.CallbackList, callback: keras.callbacks.Callback) -> None:
+    """Appends a callback to a list of Keras, which has given the others their model before."""
+    callback.set_model(callbacks.model)
+    callback.set_params(callbacks.params)
+    callbacks.callbacks.append(callback)
+
+
 def with_watch(callbacks: Any, verbose: Any) -> Any:
     """Adds a `Watch` to the callbacks of `fit`, and a `ProgressBar` unless they have a bar."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         if not any(isinstance(callback, Watch) for callback in callbacks.callbacks):
-            callbacks.append(Watch())
+            append_to(callbacks, Watch())
         return callbacks
     callbacks = keras.tree.flatten(callbacks) if callbacks else []
     has_bar = any(isinstance(callback, keras.callbacks.ProgbarLogger) for callback in callbacks)

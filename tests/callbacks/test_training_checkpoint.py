@@ -113,6 +113,26 @@ def test_no_callback_hears_of_skipped_executions(tmp_path, capsys):
     assert " 8/40" in printed.partition("Epoch 3/3")[2]
 
 
+@pytest.mark.parametrize("add_history", [True, False])
+def test_a_callback_list_of_keras_continues(add_history, tmp_path):
+    def fit(directory, interrupt=99):
+        run = make_run()
+        parts = [TrainingCheckpoint(directory, save_freq=8), run.collect, Interrupt(interrupt)]
+        parts.append(keras_dqn.SoftTargetUpdate(0.05))
+        params = {"epochs": 3, "steps": 40, "verbose": 0}
+        members = keras.callbacks.CallbackList(
+            parts, add_history=add_history, model=run.agent, **params
+        )
+        dataset = keras_dqn.ReplayDataset(run.replay, 16)
+        options = {"epochs": 3, "steps_per_epoch": 40, "callbacks": members, "verbose": 0}
+        return run.agent.fit(dataset, **options).history
+
+    expected = fit(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "parts", interrupt=8)
+    assert fit(tmp_path / "parts") == expected
+
+
 def test_an_interrupted_skip_leaves_the_train_function(tmp_path):
     train(make_run(), tmp_path, epochs=2, interrupt=8, save_freq=16)
 
