@@ -44,8 +44,8 @@ class CheckpointDirectory:
 
         Raises:
             RuntimeError: If the directory is in use.
+            OSError: If it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         path = self.path.resolve()
         in_use = RuntimeError(
             "`directory` is in use by another `fit`: two runs would overwrite each other's "
@@ -53,7 +53,7 @@ class CheckpointDirectory:
         )
         if path in _IN_USE:
             raise in_use
-        with open(path / "lock", "a") as file:
+        with self._lock_file() as file:
             if fcntl is not None:
                 try:  # Child processes do not inherit this kind of lock.
                     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,6 +64,16 @@ class CheckpointDirectory:
                 yield
             finally:
                 _IN_USE.remove(path)
+
+    def _lock_file(self) -> Any:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return open(self.path / "lock", "a")
+        except OSError as error:
+            raise type(error)(
+                "`directory` must be a directory that can be written. Received: directory="
+                f"{str(self.path)!r} ({error})"
+            ) from error
 
     @property
     def is_empty(self) -> bool:

@@ -57,6 +57,14 @@ def test_another_process_keeps_the_files_of_the_checkpoint_before(tmp_path):
     assert not (tmp_path / "rows-0-1-0.h5").exists()
 
 
+def test_a_path_that_is_no_directory_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OSError, match="`directory` must be a directory that can be written"):
+            with CheckpointDirectory(path, 2).locked():
+                pass
+
+
 def test_a_damaged_newest_one_falls_back_and_is_renamed(tmp_path):
     directory = CheckpointDirectory(tmp_path, 2)
     for value in range(3):
