@@ -460,6 +460,8 @@ def test_the_middle_of_an_epoch_needs_equal_sizes(tmp_path):
     refused(
         tmp_path, "`steps_per_execution` must be 8.*Received: steps_per_execution=4", make_run(K=4)
     )
+    with pytest.raises(ValueError, match="`metrics` of `compile` must be those of the checkpoint"):
+        train(make_run(metrics=("mse",), anew=True), tmp_path)
     refused(tmp_path, "`steps_per_epoch` must be 40.*Received: steps_per_epoch=48", steps=48)
 
 
