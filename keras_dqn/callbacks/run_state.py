@@ -147,6 +147,10 @@ class RunState:
                 statistics = self._saved["callbacks"][name]["statistics"]
                 callback.collector.statistics.set_state(statistics)
 
+    def forget(self) -> None:
+        """Frees the restored checkpoint, whose arrays are as large as the agent."""
+        self._saved = {}
+
     @property
     def position(self) -> Position:
         """The position of the restored checkpoint."""

@@ -177,8 +177,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Restores an epoch that continues in its middle, after the others have begun it."""
         self._epoch = epoch
-        if self._resumes and self._run.position.num_updates:
-            self._run.restore_epoch()
+        if self._resumes:
+            if self._run.position.num_updates:
+                self._run.restore_epoch()
+            self._run.forget()
         self._resumes = False
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
