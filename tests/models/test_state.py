@@ -42,6 +42,21 @@ def test_another_agent_goes_on_from_it(make_batches):
     assert any(np.any(a != b) for a, b in zip(state["variables"], agent.variables, strict=True))
 
 
+def test_normalization_computes_with_the_restored_values():
+    def make(scale):
+        layer = keras.layers.Normalization()
+        layer.adapt(np.array([[-scale], [scale]]))
+        return keras_dqn.DQN(keras.Sequential([keras.Input((1,)), layer, keras.layers.Dense(2)]))
+
+    agent, other = make(1.0), make(4.0)
+    for one in (agent, other):
+        one.build((None, 1))
+    other.set_state(agent.get_state())
+    x = np.ones((1, 1), "float32")
+    for name in ("network", "target_network"):
+        np.testing.assert_array_equal(getattr(other, name)(x), getattr(agent, name)(x))
+
+
 def test_states_of_other_agents_are_refused(make_agent):
     agent = make()
     before = agent.get_state()
