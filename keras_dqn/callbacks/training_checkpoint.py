@@ -140,10 +140,11 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                     "`include_replay=False` saves the run without its buffer. Received: "
                     f"replay={replay}"
                 )
-        if not replays:
+        if not isinstance(call.data, ReplayDataset):
             warnings.warn(
-                "`fit` trains on data that `TrainingCheckpoint` cannot see, so a continued run may "
-                f"get other batches. Received: x={call.data}",
+                "A run continues exactly only if `fit` trains on `replay.dataset(...)` itself: "
+                "other data may have drawn batches in advance, which a continued run does not "
+                f"get. Received: x={call.data}",
                 stacklevel=2,
             )
         _check_callbacks(call)

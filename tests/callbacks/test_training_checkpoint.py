@@ -476,8 +476,13 @@ def test_data_without_a_position_is_refused_or_named(tmp_path):
 
     with pytest.raises(ValueError, match="`save_freq` must be 'epoch' unless"):
         fit(save_freq=8)
-    with pytest.warns(UserWarning, match="cannot see, so a continued run may"):
+    with pytest.warns(UserWarning, match="may have drawn batches in advance"):
         fit()
+    run = make_run()
+    prefetched = keras_dqn.ReplayDataset(run.replay, 4).prefetch(2)
+    parts = [run.collect, follow, TrainingCheckpoint(tmp_path / "prefetched")]
+    with pytest.warns(UserWarning, match="may have drawn batches in advance"):
+        run.agent.fit(prefetched, steps_per_epoch=8, verbose=0, callbacks=parts)
 
 
 @pytest.mark.parametrize(
