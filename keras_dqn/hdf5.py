@@ -115,7 +115,10 @@ def read_header(path: str, kind: Kind) -> dict:
             if file.attrs["version"] != kind.version:
                 reason = f"it is of version {file.attrs['version']}, not {kind.version}"
                 raise ValueError(str(_refusal(path, kind, reason)))
-            return json.loads(_dataset(file, path, kind, "header")[:].tobytes())
+            dataset = _dataset(file, path, kind, "header")
+            if dataset.nbytes > dataset.id.get_storage_size():  # a few bytes can say "a terabyte"
+                raise _refusal(path, kind, "its header is not whole")
+            return json.loads(dataset[:].tobytes())
     except (OSError, KeyError, RuntimeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise _refusal(path, kind, f"HDF5 cannot read it ({error})") from error
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_dqn.callbacks.collect_transitions import CollectTransitions
 from keras_dqn.saving.replay_checkpoint import ReplayCheckpoint

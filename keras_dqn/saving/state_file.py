@@ -9,6 +9,10 @@ from keras_dqn import hdf5
 
 _KIND = hdf5.Kind("checkpoint", 1, "TrainingCheckpoint")
 _MARK = "__array__"
+# What a damaged or hostile state can raise.
+_WRONG = (
+    KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, MemoryError
+)  # fmt: skip
 
 
 def write_state(path: str, state: dict[str, Any]) -> None:
@@ -42,7 +46,7 @@ def read_state(path: str) -> dict[str, Any]:
     header = read_header(path)
     try:
         return _with_arrays(header, hdf5.read_all_arrays(path, _KIND))
-    except (KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
+    except _WRONG as error:
         if isinstance(error, hdf5.DamagedFileError):
             raise
         raise hdf5.DamagedFileError(
@@ -81,6 +85,8 @@ def _with_arrays(value: Any, arrays: dict[str, NDArray]) -> Any:
     if _MARK not in value:
         return {key: _with_arrays(part, arrays) for key, part in value.items()}
     dtype = np.dtype(value["dtype"])
+    if dtype.kind in "OUSMmV" and not dtype.name.startswith(("bfloat", "float", "int", "uint")):
+        raise TypeError(f"no numbers: {dtype}")  # a "void" could be a terabyte
     if "value" in value:
         return dtype.type(value["value"])
     shape = tuple(value["shape"])

@@ -182,9 +182,7 @@ def test_a_buffer_for_validation_continues(tmp_path):
         options = {"epochs": 4, "steps_per_epoch": 40, "callbacks": parts, "verbose": 0}
         validation = keras_dqn.ReplayDataset(other.replay, 16)
         # 5 is no multiple of `steps_per_execution`
-        history = run.agent.fit(
-            dataset, validation_data=validation, validation_steps=5, **options
-        )
+        history = run.agent.fit(dataset, validation_data=validation, validation_steps=5, **options)
         return history.history["val_loss"]
 
     expected = losses(tmp_path / "whole")
@@ -410,7 +408,10 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
 def test_other_priorities_and_exploration_are_refused(tmp_path):
     train(make_run(prioritized=True), tmp_path / "a", epochs=1)
     refused(
-        tmp_path / "a", "its `variant` differs", make_run(prioritized=True, variant="rank"), epochs=2
+        tmp_path / "a",
+        "its `variant` differs",
+        make_run(prioritized=True, variant="rank"),
+        epochs=2,
     )
     train(make_run(), tmp_path / "b", epochs=1)
     run = make_run()

@@ -9,7 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from keras_dqn import hdf5
 from keras_dqn.hdf5 import DamagedFileError
+from keras_dqn.saving import state_file
 from keras_dqn.saving.state_file import read_header, read_state, write_state
 
 
@@ -100,6 +102,24 @@ def test_any_damage_is_noticed(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(DamagedFileError):
             read_state(str(path))
+
+
+@pytest.mark.parametrize("dtype", ["V8", "S8", "O", "i4,i4", "int8"])
+def test_values_that_are_no_numbers_are_refused(dtype, tmp_path):
+    path = str(tmp_path / "state.h5")
+    value = {"__array__": None, "dtype": dtype, "value": 1 << 70}
+    hdf5.write_file(path, state_file._KIND, {"x": value}, {})
+    with pytest.raises(hdf5.DamagedFileError, match="holds no checkpoint that can be loaded"):
+        state_file.read_state(path)
+
+
+def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
+    path = str(tmp_path / "state.h5")
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        file.attrs["format"], file.attrs["version"] = state_file._KIND.mark, 1
+        file.create_dataset("header", (1 << 46,), np.uint8, chunks=(1 << 10,))
+    with pytest.raises(hdf5.DamagedFileError, match="its header is not whole"):
+        state_file.read_state(path)
 
 
 def test_the_version_is_checked(tmp_path):
