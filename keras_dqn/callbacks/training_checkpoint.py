@@ -280,10 +280,9 @@ def _build(call: FitCall) -> None:
 
 def _build_metrics(call: FitCall, num_variables: int) -> None:
     """Makes the variables of `compile(metrics=...)`, which Keras makes at their first update."""
-    if len(call.model.metrics_variables) != num_variables:
-        empty = call.data.replay.empty_batch()
-        one_row = keras.tree.map_structure(lambda a: np.zeros((1, *a.shape[1:]), a.dtype), empty)
-        call.model.test_step(keras.tree.map_structure(keras.ops.convert_to_tensor, one_row))
+    empty = call.data.replay.empty_batch()
+    one_row = keras.tree.map_structure(lambda a: np.zeros((1, *a.shape[1:]), a.dtype), empty)
+    call.model.test_step(keras.tree.map_structure(keras.ops.convert_to_tensor, one_row))
     if len(call.model.metrics_variables) != num_variables:
         raise ValueError(
             "`metrics` of `compile` must be those of the checkpoint to continue in the middle of "

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 
 import gymnasium as gym
 import keras
@@ -109,8 +110,8 @@ def test_no_callback_hears_of_skipped_executions(tmp_path, capsys):
     assert seen.events == [*first, ("epoch", 2), 0, 8, 16, 24, 32, ("end", 2)]
     printed = capsys.readouterr().out
     assert "Epoch 2/3" in printed
-    assert "24/40" in printed
-    assert " 8/40" in printed.partition("Epoch 3/3")[2]
+    assert re.search(r"\b(24|17)/40", printed)  # old versions of Keras show where a step begins
+    assert re.search(r"\b[18]/40", printed.partition("Epoch 3/3")[2])
 
 
 @pytest.mark.parametrize("add_history", [True, False])
@@ -461,9 +462,15 @@ def test_the_middle_of_an_epoch_needs_equal_sizes(tmp_path):
     refused(
         tmp_path, "`steps_per_execution` must be 8.*Received: steps_per_execution=4", make_run(K=4)
     )
-    with pytest.raises(ValueError, match="`metrics` of `compile` must be those of the checkpoint"):
-        train(make_run(metrics=("mse",), anew=True), tmp_path)
     refused(tmp_path, "`steps_per_epoch` must be 40.*Received: steps_per_epoch=48", steps=48)
+
+
+@pytest.mark.parametrize("before", [(), ("mse",)], ids=["more", "fewer"])
+def test_the_middle_of_an_epoch_needs_equal_metrics(before, tmp_path):
+    train(make_run(metrics=before), tmp_path, interrupt=3, save_freq=8)
+    after = () if before else ("mse",)
+    with pytest.raises(ValueError, match="`metrics` of `compile` must be those of the checkpoint"):
+        train(make_run(metrics=after, anew=True), tmp_path)
 
 
 def test_data_without_a_position_is_refused_or_named(tmp_path):
