@@ -18,6 +18,7 @@ from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.replay.replay_dataset import ReplayDataset
 from keras_dqn.saving.checkpoint_directory import CheckpointDirectory
+from keras_dqn.trainers.replicas import draws_in_advance
 from keras_dqn.trainers.resuming import FitCall, Position
 from keras_dqn.trainers.watch import updates_from
 
@@ -126,11 +127,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def _check(self, call: FitCall, replays: list[Any]) -> None:
         if not isinstance(call.model, TargetNetworkModel):
             raise ValueError(f"`TrainingCheckpoint` needs a DQN. Received: model={call.model}")
-        exact = isinstance(call.data, ReplayDataset) and call.model.num_replicas == 1
+        exact = isinstance(call.data, ReplayDataset) and not draws_in_advance(call.model)
         if self.save_freq != "epoch" and not exact:
             raise ValueError(
-                "`save_freq` must be 'epoch' unless `fit` trains on `replay.dataset(...)` on one "
-                "replica: other data cannot be continued in the middle of an epoch. Received: "
+                "`save_freq` must be 'epoch' unless `fit` trains on `replay.dataset(...)` "
+                "without a distribution strategy: other data cannot be continued in the middle of "
+                "an epoch. Received: "
                 f"save_freq={self.save_freq}, x={call.data}"
             )
         for replay in replays if self.include_replay else []:
@@ -140,11 +142,12 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                     "`include_replay=False` saves the run without its buffer. Received: "
                     f"replay={replay}"
                 )
-        if not isinstance(call.data, ReplayDataset):
+        if not exact:
             warnings.warn(
-                "A run continues exactly only if `fit` trains on `replay.dataset(...)` itself: "
-                "other data may have drawn batches in advance, which a continued run does not "
-                f"get. Received: x={call.data}",
+                "A run continues exactly only if `fit` trains on `replay.dataset(...)` itself, "
+                "without a distribution strategy: others may have drawn batches in advance, which "
+                f"a continued run does not get. Received: x={call.data}, "
+                f"strategy={call.model.distribute_strategy}",
                 stacklevel=2,
             )
         _check_callbacks(call)

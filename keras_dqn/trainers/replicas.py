@@ -2,6 +2,14 @@
 
 from typing import Any
 
+import tensorflow as tf
+
+
+def draws_in_advance(model: Any) -> bool:
+    """Returns whether the distribution strategy of a model draws batches before they are used."""
+    dataset = tf.data.Dataset.range(1)  # without a strategy, it is returned unchanged
+    return model.distribute_strategy.experimental_distribute_dataset(dataset) is not dataset
+
 
 def refuse_replicas(model: Any, what: str) -> None:
     """Raises a `ValueError` if a model runs on several replicas."""

@@ -149,6 +149,22 @@ def test_replay_on_one_device(steps_per_execution):
     assert collect.env_steps == 58
 
 
+def test_batches_drawn_in_advance_do_not_continue_exactly(tmp_path):
+    agent = make_agent(tf.distribute.OneDeviceStrategy("CPU:0"), steps_per_execution=1)
+    replay = keras_dqn.ReplayBuffer(20, gym.spaces.Box(-9, 9, (3,)), gym.spaces.Discrete(2))
+    replay.add(np.zeros(3), 0, 1.0, False, False, np.ones(3))
+    for save_freq in (8, "epoch"):
+        parts = [keras_dqn.TrainingCheckpoint(tmp_path, save_freq=save_freq)]
+        parts.append(keras_dqn.SoftTargetUpdate(0.1))
+        options = {"steps_per_epoch": 2, "verbose": 0, "callbacks": parts}
+        if save_freq == "epoch":
+            with pytest.warns(UserWarning, match="without a distribution strategy"):
+                agent.fit(replay.dataset(8), **options)
+        else:
+            with pytest.raises(ValueError, match="`save_freq` must be 'epoch' unless"):
+                agent.fit(replay.dataset(8), **options)
+
+
 def test_replay_evaluation_and_saving(mirrored, tmp_path):
     env = gym.make_vec("CartPole-v1", num_envs=4)
     with mirrored.scope():
