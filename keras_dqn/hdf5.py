@@ -118,9 +118,13 @@ def read_header(path: str, kind: Kind) -> dict:
             dataset = _dataset(file, path, kind, "header")
             if dataset.nbytes > dataset.id.get_storage_size():  # a few bytes can say "a terabyte"
                 raise _refusal(path, kind, "its header is not whole")
-            return json.loads(dataset[:].tobytes())
-    except (OSError, KeyError, RuntimeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            text = dataset[:].tobytes()
+    except (OSError, KeyError, RuntimeError) as error:
         raise _refusal(path, kind, f"HDF5 cannot read it ({error})") from error
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _refusal(path, kind, f"its header cannot be read ({error})") from error
 
 
 def read_arrays(path: str, kind: Kind, arrays: dict[str, NDArray], used: Ranges) -> None:

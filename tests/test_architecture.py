@@ -50,6 +50,7 @@ USES_TENSORFLOW = {
     "trainers/fit_data.py",
     "trainers/one_batch.py",
     "trainers/replay_trainer.py",
+    "trainers/replicas.py",
     "trainers/stacks.py",
     "trainers/step_hooks.py",
     "trainers/xla.py",

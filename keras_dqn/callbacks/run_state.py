@@ -9,7 +9,9 @@ from typing import Any
 import keras
 
 from keras_dqn.callbacks.collect_transitions import CollectTransitions
+from keras_dqn.hdf5 import DamagedFileError
 from keras_dqn.saving.replay_checkpoint import ReplayCheckpoint
+from keras_dqn.saving.state_file import check_state
 from keras_dqn.stateful import Stateful
 from keras_dqn.trainers.resuming import FitCall, Position
 
@@ -20,6 +22,7 @@ _KERAS_CALLBACKS = (
     keras.callbacks.ModelCheckpoint,
     keras.callbacks.ReduceLROnPlateau,
 )
+_PARTS = {"position", "agent", "updates", "metrics", "history", "callbacks", "replays"}
 
 
 class RunState:
@@ -64,6 +67,16 @@ class RunState:
             "files": sorted(set().union(*(replay.files for replay in self._replays))),
         }
 
+    def check_callbacks(self) -> None:
+        """Raises a `TypeError` if a callback has a state that cannot be saved."""
+        for name, callback in self._with_state():
+            try:
+                check_state(_state_of(callback))
+            except TypeError as error:
+                raise TypeError(
+                    f"`get_state` of the callback {name} cannot be used. {error}"
+                ) from error
+
     # Restoring
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -73,7 +86,10 @@ class RunState:
             DamagedFileError: If a file of the checkpoint is damaged.
             ValueError: If the checkpoint is of another agent or buffer.
         """
-        self._check(saved)
+        try:
+            self._check(saved)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedFileError(f"A checkpoint lacks a part of the run ({error!r}).") from error
         before = self.model.get_state()
         try:
             self.model.set_state(saved["agent"]["state"])
@@ -98,6 +114,8 @@ class RunState:
             )
 
     def _check(self, saved: dict[str, Any]) -> None:
+        if missing := _PARTS - set(saved):
+            raise DamagedFileError(f"A checkpoint lacks parts of the run: {sorted(missing)}.")
         where, own = f"directory={str(self._directory)!r}", type(self.model).__name__
         if saved["agent"]["class"] != own:
             raise ValueError(

@@ -175,6 +175,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 f"`keras.callbacks.BackupAndRestore` restores its epoch. Received: "
                 f"model={self.model}"
             )
+        self._run.check_callbacks()
         if self._resumes:
             self._run.restore_callbacks()
 

@@ -60,6 +60,7 @@ class CheckpointDirectory:
                 except (BlockingIOError, PermissionError) as error:
                     raise in_use from error
             _IN_USE.add(path)
+            self._files.clear()  # the files may have changed since the last `fit`
             try:
                 yield
             finally:
@@ -97,11 +98,12 @@ class CheckpointDirectory:
         for number in reversed(numbers):
             try:
                 state = state_file.read_state(str(self._path_of(number)))
+                files = _files_in(state)
                 restore(state)
             except DamagedFileError as error:
                 damaged.append((number, error))
                 continue
-            self._files[number] = set(state["files"])
+            self._files[number] = files
             for newer, error in damaged:
                 self._put_aside(newer, error)
             return True
@@ -154,7 +156,7 @@ class CheckpointDirectory:
 
     def _files_of(self, number: int) -> set[str]:
         if number not in self._files:
-            self._files[number] = set(state_file.read_header(str(self._path_of(number)))["files"])
+            self._files[number] = _files_in(state_file.read_header(str(self._path_of(number))))
         return self._files[number]
 
     def _numbers(self) -> list[int]:
@@ -163,3 +165,11 @@ class CheckpointDirectory:
 
     def _path_of(self, number: int) -> Path:
         return self.path / f"checkpoint-{number:08d}.h5"
+
+
+def _files_in(state: Any) -> set[str]:
+    """Returns the names of the files that a checkpoint refers to."""
+    files = state.get("files") if isinstance(state, dict) else None
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise DamagedFileError(f"A checkpoint does not name its files. Received: files={files}")
+    return set(files)

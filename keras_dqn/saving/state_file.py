@@ -31,6 +31,11 @@ def write_state(path: str, state: dict[str, Any]) -> None:
     hdf5.write_file(path, _KIND, skeleton, arrays)
 
 
+def check_state(state: Any) -> None:
+    """Raises a `TypeError` if `write_state` could not write a state."""
+    _without_arrays(state, {})
+
+
 def read_header(path: str) -> dict[str, Any]:
     """Returns a state that has descriptions in the places of its arrays."""
     return hdf5.read_header(path, _KIND)
