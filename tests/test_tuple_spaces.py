@@ -1,10 +1,11 @@
 """Tuple observations: collected, stored, saved, trained on by a network of a list of inputs."""
 
+import gymnasium as gym
 import keras
 import numpy as np
 import pytest
 from envs import TupleCountingEnv, counting_fns, counting_vector
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import keras_dqn
 
@@ -59,9 +60,26 @@ def test_all_that_happened_is_stored_trained_on_and_saved(mode, tmp_path):
     one = (np.ones(1, np.float32), -np.ones(1, np.float32))
     many = tuple(leaf[None] for leaf in one)
     assert agent.act(one) == agent.act(many)[0] == agent.policy()(many)[0]
-    state = collect.get_state()
-    collect.set_state(state)
-    np.testing.assert_equal(collect.get_state(), state)
+
+
+def pairs():
+    box = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
+    env = gym.make("CartPole-v1")
+    return gym.wrappers.TransformObservation(env, lambda o: (o, -o), gym.spaces.Tuple([box, box]))
+
+
+@pytest.mark.parametrize("mode", ["single", *[mode.value for mode in AutoresetMode]])
+def test_a_running_episode_is_repeated(mode):
+    single = mode == "single"
+    env = pairs() if single else SyncVectorEnv([pairs] * 3, autoreset_mode=mode)
+    replay = keras_dqn.ReplayBuffer.from_env(env, 500, seed=0)
+    collector = keras_dqn.Collector(env, replay, exploration=keras_dqn.EpsilonGreedy(1.0), seed=0)
+    collector.warm_up(100)
+    state = collector.get_state()
+    assert type(state["stepper"]["observation"]) is tuple
+    collector.warm_up(200)
+    collector.set_state(state)
+    np.testing.assert_equal(collector.get_state(), state)
 
 
 def test_what_is_no_such_tuple_is_refused():

@@ -94,7 +94,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
         self.save_freq = save_freq
         self.include_replay = check_bool("include_replay", include_replay)
         self._files = CheckpointDirectory(directory, max_to_keep)
-        self._run: RunState | None = None
+        self._run: Any = None  # the RunState of a running `fit`
         self._resumes = False
         self._epoch = 0
         self._batch = 0
@@ -154,7 +154,6 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def _position(self, call: FitCall, replays: list[Any]) -> Position:
         run = self._run
-        assert run is not None
         if run.has_stopped or run.position.epoch >= call.epochs:
             return Position(call.epochs)
         if not self.include_replay and not all(len(replay) for replay in replays):
@@ -194,7 +193,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Saves the run if `save_freq` updates were made, unless the epoch ends now."""
-        if self.save_freq == "epoch":
+        if isinstance(self.save_freq, str):
             return
         num_updates = updates_from(self._batch, self)
         self._num_unsaved += num_updates

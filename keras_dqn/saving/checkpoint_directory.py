@@ -104,8 +104,8 @@ class CheckpointDirectory:
                 damaged.append((number, error))
                 continue
             self._files[number] = files
-            for newer, error in damaged:
-                self._put_aside(newer, error)
+            for newer, reason in damaged:
+                self._put_aside(newer, reason)
             return True
         if damaged:
             raise ValueError(

@@ -73,11 +73,10 @@ class ReplayCheckpoint:
     def _arguments(self) -> dict[str, Any]:
         """Returns the arguments that the saved arrays depend on, as JSON holds them."""
         replay = self.replay
-        prioritized = isinstance(replay, PrioritizedReplayBuffer)
         return {
             "class": type(replay).__name__,
             "observation_space": space_to_config(replay.observation_space),
             "action_space": space_to_config(replay.action_space),
             **{name: getattr(replay, name) for name in ("capacity", "num_envs", "frame_stack")},
-            "variant": replay.variant if prioritized else None,
+            "variant": replay.variant if isinstance(replay, PrioritizedReplayBuffer) else None,
         }

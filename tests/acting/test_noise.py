@@ -83,31 +83,6 @@ def test_the_distribution_of_the_noise():
     assert abs((noise**2).mean() - np.sqrt(2 / np.pi)) < 5 * 0.61 / 200
 
 
-@BY_AGENT
-@pytest.mark.parametrize("overlap", [False, True])
-def test_a_seed_determines_training_with_noise(make, overlap):
-    def weights():
-        keras.utils.set_random_seed(3)
-        env = gym.make_vec("CartPole-v1", num_envs=2, vectorization_mode="sync")
-        agent = make()
-        agent.compile("adam", steps_per_execution=4, jit_compile=False)
-        replay = keras_dqn.ReplayBuffer.from_env(env, 500, seed=0)
-        collect = keras_dqn.CollectTransitions(
-            env,
-            replay,
-            exploration=keras_dqn.NoisyGreedy(),
-            warmup_steps=32,
-            overlap=overlap,
-            seed=0,
-        )
-        agent.fit(replay.dataset(8), steps_per_epoch=24, verbose=0,
-                  callbacks=[collect, keras_dqn.SoftTargetUpdate()])  # fmt: skip
-        return agent.get_weights()
-
-    for one, other in zip(weights(), weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 def test_a_network_without_noise_is_refused_before_the_warm_up():
     env = gym.make("CartPole-v1")
     agent = keras_dqn.DQN(keras.Sequential([torso(), keras.layers.Dense(2)]))

@@ -62,7 +62,7 @@ def loaded(directory, like, heads, segments):
 def test_each_checkpoint_and_the_one_before_restore_exactly(num_envs, most, tmp_path, monkeypatch):
     monkeypatch.setattr(row_segments, "_FEWEST_BYTES", 8 * 13)
     rings, segments, before = Rings(num_envs, 40), [], None
-    for number in range(60):
+    for number in range(25):
         rings.append(most)
         segments = save_rows(tmp_path, f"rows-0-{number}", rings.rows(), segments)
         now = (list(rings.heads), segments, rings.stored())
