@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_dqn.callbacks.collect_transitions import CollectTransitions
+from keras_dqn.callbacks.collecting import CollectingCallback
 from keras_dqn.hdf5 import DamagedFileError
 from keras_dqn.saving.replay_checkpoint import ReplayCheckpoint
 from keras_dqn.saving.state_file import check_state
@@ -160,7 +160,7 @@ class RunState:
         ):
             variable.assign(value)
         for name, callback in self._with_state():
-            if isinstance(callback, CollectTransitions) and name in self._saved["callbacks"]:
+            if isinstance(callback, CollectingCallback) and name in self._saved["callbacks"]:
                 statistics = self._saved["callbacks"][name]["statistics"]
                 callback.collector.statistics.set_state(statistics)
 
@@ -177,7 +177,7 @@ class RunState:
     def has_stopped(self) -> bool:
         """Whether a callback had ended the restored run for good, before its last epoch."""
         for name, callback in self._with_state():
-            if isinstance(callback, CollectTransitions) and callback.is_finished:
+            if isinstance(callback, CollectingCallback) and callback.is_finished:
                 return True
             state = self._saved["callbacks"].get(name, {})
             if isinstance(callback, keras.callbacks.EarlyStopping) and state.get("stopped_epoch"):
@@ -212,7 +212,7 @@ class RunState:
     def _set_states(self, collectors: bool) -> None:
         states = self._saved["callbacks"]
         for name, callback in self._with_state():
-            if name in states and isinstance(callback, CollectTransitions) == collectors:
+            if name in states and isinstance(callback, CollectingCallback) == collectors:
                 try:
                     _set_state(callback, states[name])
                 except (KeyError, TypeError, IndexError, AttributeError) as error:

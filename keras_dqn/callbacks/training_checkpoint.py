@@ -9,9 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dqn.acting.stateful_wrappers import stateful_wrappers
 from keras_dqn.arguments import check_bool, check_integer, check_type
-from keras_dqn.callbacks.collect_transitions import CollectTransitions
+from keras_dqn.callbacks.collecting import CollectingCallback
 from keras_dqn.callbacks.priority_feedback import PriorityFeedback
 from keras_dqn.callbacks.run_state import RunState
 from keras_dqn.models.target_network_model import TargetNetworkModel
@@ -223,7 +222,7 @@ class TrainingCheckpoint(keras.callbacks.Callback):
 def _replays_of(call: FitCall) -> list[Any]:
     """Returns the replay buffers of a `fit`, each once, in a fixed order."""
     data = [part for part in (call.data, call.validation_data) if isinstance(part, ReplayDataset)]
-    users = [c for c in call.callbacks if isinstance(c, (CollectTransitions, PriorityFeedback))]
+    users = [c for c in call.callbacks if isinstance(c, (CollectingCallback, PriorityFeedback))]
     return list({id(part.replay): part.replay for part in (*data, *users)}.values())
 
 
@@ -247,13 +246,11 @@ def _check_callbacks(call: FitCall) -> None:
                 "does not let it be restored which weights are in the model. Received: "
                 f"swap_on_epoch={callback.swap_on_epoch}"
             )
-        if isinstance(callback, CollectTransitions):
-            names = stateful_wrappers(callback.env)
-            if names:
+        if isinstance(callback, CollectingCallback):
+            reason = callback.why_not_repeatable
+            if reason:
                 warnings.warn(
-                    f"The state of {', '.join(names)} is not in a checkpoint: after a restart it "
-                    "begins anew, and the run is not repeated exactly.",
-                    stacklevel=2,
+                    f"{reason}: after a restart the run is not repeated exactly.", stacklevel=2
                 )
 
 
