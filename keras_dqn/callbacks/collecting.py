@@ -1,4 +1,4 @@
-"""`CollectingCallback`: collects before each execution of `fit`; where it collects is a subclass."""
+"""`CollectingCallback`: collects before each execution; a subclass says where."""
 
 import math
 import warnings

@@ -57,7 +57,7 @@ class ReplayCheckpoint:
             rows = RingRows(self.replay.row_arrays(), state["heads"])
             load_rows(self._directory, rows, saved["segments"])
             self.replay.set_state(state)
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, ArithmeticError) as error:
             raise DamagedFileError(f"A replay buffer in it is damaged ({error!r}).") from error
         num_actions = ActionSpec(self.replay.action_space).num_actions
         used = used_ranges(state["heads"], rows.ring_size)

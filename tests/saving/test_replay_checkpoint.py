@@ -44,12 +44,14 @@ def test_rows_that_no_buffer_writes_are_refused(tmp_path):
         ReplayCheckpoint(buffer(actions=3), tmp_path, 0).check(saved)
 
 
-@pytest.mark.parametrize("part", ["state", "heads", "segments"])
+@pytest.mark.parametrize("part", ["state", "heads", "no heads", "huge heads", "segments"])
 def test_forged_parts_are_refused(part, tmp_path):
     saved = ReplayCheckpoint(buffer(), tmp_path, 0).save(1)
     forged = {
         "state": {**saved, "state": {"heads": [70]}},
         "heads": {**saved, "state": {**saved["state"], "heads": ["many"]}},
+        "no heads": {**saved, "state": {**saved["state"], "heads": []}},
+        "huge heads": {**saved, "state": {**saved["state"], "heads": [2**63]}},
         "segments": {**saved, "segments": [{"file": "rows-0-1-0.h5"}]},
     }[part]
     with pytest.raises(ValueError):
