@@ -114,9 +114,15 @@ class Collector:
         # holds none of them: it was not saved with the collector.
         missing = num_steps - (max(len(self.replay), self.env_steps) if len(self.replay) else 0)
         while missing > 0:
-            self._begin_if_needed()
-            actions = self.stepper.action_spec.sample(self._rng, self.stepper.num_envs)
-            missing -= self._add(self.stepper.step(actions))
+            missing -= self._step_at_random()
+
+    def collect_at_random(self, num_steps: float) -> int:
+        """Takes uniformly random actions as `collect` takes those of a policy."""
+        before = self.env_steps
+        self.grant(num_steps)
+        while self._credit >= self.stepper.num_envs:
+            self._credit -= self._step_at_random()
+        return self.env_steps - before
 
     def grant(self, num_steps: float) -> bool:
         """Adds environment steps that `collect` may take, and returns whether it would take any."""
@@ -128,7 +134,14 @@ class Collector:
         """Environment steps taken so far, plus those that `collect` may take next."""
         return self.env_steps + self._credit
 
-    def collect(self, policy: ActsByValues, num_steps: float = 0, *, exactly: bool = False) -> int:
+    def collect(
+        self,
+        policy: ActsByValues,
+        num_steps: float = 0,
+        *,
+        exactly: bool = False,
+        counts: tuple[int, int] | None = None,
+    ) -> int:
         """Takes `num_steps` and all steps granted before, and returns how many it took.
 
         Args:
@@ -137,10 +150,12 @@ class Collector:
             exactly: Bool, whether to also take a rest that is smaller than the number of
                 environments. All environments then step, and only the transitions of the first
                 ones are kept. Defaults to `False`.
+            counts: Environment steps and episodes at which the exploration's schedule is read,
+                if several collectors share it. Defaults to `None`, those of this collector.
         """
         before = self.env_steps
         if self.grant(num_steps) or exactly:
-            self.exploration.update(self.env_steps, self.episodes)
+            self.exploration.update(*(counts or (self.env_steps, self.episodes)))
         while self._credit >= self.stepper.num_envs:
             self._begin_if_needed()
             step = self.stepper.step_with(policy, self.exploration, self._rng)
@@ -196,6 +211,11 @@ class Collector:
             self._cuts and self.env_steps - self._reset_at >= MAX_RECORDED_STEPS
         ):
             self.reset()
+
+    def _step_at_random(self) -> int:
+        self._begin_if_needed()
+        actions = self.stepper.action_spec.sample(self._rng, self.stepper.num_envs)
+        return self._add(self.stepper.step(actions))
 
     def _add(self, step: Step) -> int:
         num_steps = int(np.count_nonzero(step.stepped))

@@ -1,10 +1,24 @@
 """Returns and lengths of episodes, summed while environments are stepped."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_dqn.acting.environment_stepper import Step
+
+
+class EndedEpisodes(NamedTuple):
+    """Sums over episodes.
+
+    Attributes:
+        number: Int, episodes.
+        sum_of_returns: Float.
+        sum_of_lengths: Int, environment steps.
+    """
+
+    number: int
+    sum_of_returns: float
+    sum_of_lengths: int
 
 
 class EpisodeStatistics:
@@ -42,15 +56,27 @@ class EpisodeStatistics:
         num_ended = int(np.count_nonzero(ended))
         if not num_ended:
             return 0
-        self._num_ended += num_ended
-        self._sum_of_returns += float(self._returns[ended].sum())
-        self._sum_of_lengths += int(self._lengths[ended].sum())
+        returns, lengths = self._returns[ended], self._lengths[ended]
         self._returns[ended] = self._lengths[ended] = 0
+        self.add_ended(EndedEpisodes(num_ended, float(returns.sum()), int(lengths.sum())))
+        return num_ended
+
+    def add_ended(self, ended: EndedEpisodes) -> None:
+        """Adds episodes that have ended, here or in another process."""
+        if not ended.number:
+            return
+        self._num_ended += ended.number
+        self._sum_of_returns += ended.sum_of_returns
+        self._sum_of_lengths += ended.sum_of_lengths
         self.means = {
             "episode_return": self._sum_of_returns / self._num_ended,
             "episode_length": self._sum_of_lengths / self._num_ended,
         }
-        return num_ended
+
+    @property
+    def ended(self) -> EndedEpisodes:
+        """The episodes that ended in the epoch."""
+        return EndedEpisodes(self._num_ended, self._sum_of_returns, self._sum_of_lengths)
 
     def get_state(self) -> dict[str, Any]:
         """Returns the sums of running episodes and of episodes that ended in the epoch."""
