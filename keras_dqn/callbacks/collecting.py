@@ -151,10 +151,10 @@ class CollectingCallback(keras.callbacks.Callback):
         hooks = hooks_of(model)
         if any(other is self for other in hooks.collectors):
             raise ValueError("A collector must be among the callbacks once. Received: it is twice")
-        if hooks.replay is not None and hooks.replay is not self.replay:
+        if hooks.dataset is not None and hooks.dataset.replay is not self.replay:
             raise ValueError(
                 "`replay` must be the buffer whose dataset `fit` trains on. Received: "
-                f"replay={self.replay}, dataset of {hooks.replay}"
+                f"replay={self.replay}, dataset of {hooks.dataset.replay}"
             )
         hooks.collectors.append(self)
         num_updates = int(model.update_count.numpy())

@@ -54,6 +54,8 @@ class RunState:
 
     def take(self, number: int, position: Position) -> dict[str, Any]:
         """Returns the state for the checkpoint of a number; writes the new rows of the buffers."""
+        # First: a collector may wait for transitions that are under way to the buffer.
+        callbacks = {name: _state_of(part) for name, part in self._with_state()}
         replays = [replay.save(number) for replay in self._replays]
         history = self._history
         return {
@@ -62,7 +64,7 @@ class RunState:
             "updates": int(self.model.update_count.numpy()),
             "metrics": [variable.numpy() for variable in self.model.metrics_variables],
             "history": {"epoch": history.epoch, "history": history.history},
-            "callbacks": {name: _state_of(part) for name, part in self._with_state()},
+            "callbacks": callbacks,
             "replays": replays,
             "files": sorted(set().union(*(replay.files for replay in self._replays))),
         }

@@ -240,7 +240,7 @@ class ReplayTrainer(keras.Model):
         with self._hooks.one_fit():
             if isinstance(x, ReplayDataset):
                 self.check_replay(x.replay)
-                self._hooks.replay = x.replay
+                self._hooks.dataset = x
                 if isinstance(x.replay, TakesPriorities):
                     refuse_replicas(self, "Priorities cannot be fed back")
                     self.feed_back_to(x.replay.update_priorities)

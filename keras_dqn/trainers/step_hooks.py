@@ -38,7 +38,7 @@ class StepHooks:
             None.
         feedback: Function of keys `[K, B]` and TD errors `[K, B]`, in NumPy, or None.
         in_fit: Bool, whether a `ReplayTrainer.fit` is running.
-        replay: The replay buffer whose dataset `fit` trains on, or None.
+        dataset: The `ReplayDataset` that `fit` trains on, or None.
         collectors: List of the collectors among the callbacks.
         diverged: String, the part of the warning about TD errors that are not finite; empty if
             all are finite.
@@ -49,7 +49,7 @@ class StepHooks:
         self.feedback: Callable[[Any, Any], None] | None = None
         self._num_updates: int | None = None
         self.in_fit = False
-        self.replay: Any = None
+        self.dataset: Any = None
         self.collectors: list[Any] = []
         self.diverged = ""
         self._model = model
@@ -107,7 +107,7 @@ class StepHooks:
 
     def clear(self) -> None:
         """Removes all requests and hooks."""
-        self.alongside = self.feedback = self.replay = self._num_updates = None
+        self.alongside = self.feedback = self.dataset = self._num_updates = None
         self.collectors = []
         self.diverged = ""
         self._hooks = []
