@@ -1,5 +1,6 @@
 """Copies, batches and compares observations: arrays `[E, ...]`, or dicts or tuples of them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,28 @@ def batch_of(observation: Any) -> Any:
     if isinstance(observation, tuple):
         return tuple(batch_of(value) for value in observation)
     return np.array(observation)[None]
+
+
+def leaves_of(observation: Any) -> list[Any]:
+    """Returns the arrays of nested dicts, tuples and lists; those of a dict sorted by its keys.
+
+    `keras.tree.flatten` has the same order, except that it does not sort an `OrderedDict`.
+    """
+    if isinstance(observation, dict):
+        return [leaf for key in sorted(observation) for leaf in leaves_of(observation[key])]
+    if isinstance(observation, (tuple, list)):
+        return [leaf for value in observation for leaf in leaves_of(value)]
+    return [observation]
+
+
+def with_leaves(observation: Any, leaves: Iterator[Any]) -> Any:
+    """Returns the structure of an observation with other arrays, in the order of `leaves_of`."""
+    if isinstance(observation, dict):
+        return {key: with_leaves(observation[key], leaves) for key in sorted(observation)}
+    if isinstance(observation, (tuple, list)):
+        values = [with_leaves(value, leaves) for value in observation]
+        return values if isinstance(observation, list) else tuple(values)
+    return next(leaves)
 
 
 def equal(observation: Any, saved: Any) -> bool:
