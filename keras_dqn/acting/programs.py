@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from keras_dqn.acting.compiled_program import CompiledProgram
 from keras_dqn.acting.litert_program import LiteRTConverter, why_not_litert
 from keras_dqn.acting.numpy_program import NumPyProgram
+from keras_dqn.acting.numpy_tracing import numpy_program_of
 
 
 class Programs:
@@ -65,7 +66,7 @@ class Programs:
         self, weights: list[NDArray], observation: Any
     ) -> NumPyProgram | CompiledProgram:
         try:
-            return NumPyProgram(self._values_of, weights, observation)
+            return numpy_program_of(self._values_of, weights, observation)
         except NotImplementedError:
             program = CompiledProgram(self._values_of)
             program.set_weights(weights)
