@@ -20,7 +20,7 @@ class Policy:
     One of three programs computes the values. They equal the network's values to 1e-5.
 
     - LiteRT, if the extra `fast` is installed and it makes this network faster (the module
-      `litert_program` states the rule): a few microseconds a call.
+      `litert_converter` states the rule): a few microseconds a call.
     - NumPy, for other stacks of Dense layers: about ten microseconds.
     - One compiled call, for all other networks: a few hundred microseconds.
 

@@ -8,7 +8,7 @@ import keras
 from numpy.typing import NDArray
 
 from keras_dqn.acting.compiled_program import CompiledProgram
-from keras_dqn.acting.litert_program import LiteRTConverter, why_not_litert
+from keras_dqn.acting.litert_converter import LiteRTConverter, why_not_litert
 from keras_dqn.acting.numpy_program import NumPyProgram
 from keras_dqn.acting.numpy_tracing import numpy_program_of
 

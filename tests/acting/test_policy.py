@@ -9,7 +9,7 @@ import pytest
 from conftest import shake
 
 import keras_dqn
-from keras_dqn.acting import litert_program
+from keras_dqn.acting import litert_converter, litert_program
 from keras_dqn.acting.native_log import native_log_silenced
 from keras_dqn.acting.policy import policy_of
 
@@ -149,9 +149,9 @@ def test_numpy_computes_what_an_agent_makes_of_its_outputs(monkeypatch):
 
 def test_one_conversion_serves_all_numbers_of_environments(monkeypatch):
     conversions = []
-    convert = litert_program.LiteRTConverter._convert
+    convert = litert_converter.LiteRTConverter._convert
     monkeypatch.setattr(
-        litert_program.LiteRTConverter,
+        litert_converter.LiteRTConverter,
         "_convert",
         lambda self, *args: conversions.append(args[-1]) or convert(self, *args),
     )
