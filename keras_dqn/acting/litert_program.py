@@ -55,8 +55,7 @@ class LiteRTProgram:
     def __call__(self, observation: Any) -> NDArray:
         """Returns `[E, A]` float32 for observations `[E, ...]`."""
         interpreter = self._interpreter
-        leaves = [observation] if len(self._leaves) == 1 else leaves_of(observation)
-        for (index, dtype), leaf in zip(self._leaves, leaves, strict=True):
+        for (index, dtype), leaf in zip(self._leaves, leaves_of(observation), strict=True):
             if index is not None:
                 interpreter.set_tensor(index, np.asarray(leaf, dtype))
         interpreter.invoke()

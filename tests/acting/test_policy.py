@@ -147,6 +147,15 @@ def test_numpy_computes_what_an_agent_makes_of_its_outputs(monkeypatch):
     np.testing.assert_allclose(values, 2.0 * agent.network(x["a"] - x["b"]), rtol=0, atol=1e-5)
 
 
+def test_a_dict_of_one_array():
+    inputs = {"position": keras.Input((3,), name="position")}
+    agent = keras_dqn.DQN(keras.Model(inputs, keras.layers.Dense(2)(inputs["position"])))
+    policy = agent.policy()
+    x = {"position": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    np.testing.assert_allclose(policy.action_values(x), agent.network(x), rtol=0, atol=1e-5)
+    assert policy.backend == "litert"
+
+
 def test_one_conversion_serves_all_numbers_of_environments(monkeypatch):
     conversions = []
     convert = litert_converter.LiteRTConverter._convert
