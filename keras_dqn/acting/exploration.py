@@ -7,6 +7,7 @@ with its own random generator. So one seed determines a run.
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_dqn.arguments import check_integer, check_number, check_schedule
 from keras_dqn.schedules import Schedule
@@ -239,6 +240,12 @@ class Boltzmann(ScheduledExploration):
         """Returns `[E]` int64 actions for `[E, A]` action values."""
         # The Gumbel-max trick: the argmax of perturbed logits is a draw from their softmax.
         return greedy_actions(q_values / self.value + rng.gumbel(size=q_values.shape))
+
+
+def draw_noise(num_envs: int, size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Returns one draw of noise for each environment, `[num_envs, size]` float32."""
+    normal = rng.standard_normal((num_envs, size), np.float32)
+    return np.sign(normal) * np.sqrt(np.abs(normal))
 
 
 def read_schedule(schedule: Schedule, env_steps: int, episodes: int) -> float:

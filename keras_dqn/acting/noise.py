@@ -1,10 +1,8 @@
-"""Draws the noise of `NoisyDense` layers on the host, as an input of a policy's program."""
+"""Finds the `NoisyDense` layers of a network, whose noise is an input of a policy's program."""
 
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 from keras_dqn.acting.agent import Agent
 from keras_dqn.acting.exploration import Exploration
@@ -25,12 +23,6 @@ def noise_size_of(network: keras.layers.Layer) -> int:
     """
     check_noisy(network)
     return sum(layer.noise_size for layer in noisy_layers(network))
-
-
-def draw_noise(num_envs: int, size: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Returns one draw for each environment, `[num_envs, size]` float32."""
-    normal = rng.standard_normal((num_envs, size), np.float32)
-    return np.sign(normal) * np.sqrt(np.abs(normal))
 
 
 def check_noisy(network: keras.layers.Layer) -> None:

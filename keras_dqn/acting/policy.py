@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.acting.agent import Agent
-from keras_dqn.acting.noise import draw_noise, noise_size_of, noisy_layers
+from keras_dqn.acting.exploration import draw_noise
+from keras_dqn.acting.noise import noise_size_of, noisy_layers
 from keras_dqn.acting.programs import Programs
 from keras_dqn.arguments import check_type
 from keras_dqn.layers.noise import noise_given

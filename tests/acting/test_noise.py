@@ -7,7 +7,8 @@ import pytest
 
 import keras_dqn
 from keras_dqn.acting import litert_program
-from keras_dqn.acting.noise import draw_noise, noisy_layers
+from keras_dqn.acting.exploration import draw_noise
+from keras_dqn.acting.noise import noisy_layers
 from keras_dqn.layers import DuelingHead, NoisyDense
 from keras_dqn.layers.noise import noise_given
 
