@@ -64,6 +64,8 @@ HOST_ONLY = [
     "acting/episode_statistics.py",
     "acting/episodes.py",
     "acting/exploration.py",
+    "acting/host_policy.py",
+    "acting/litert_content.py",
     "acting/litert_program.py",
     "acting/native_log.py",
     "acting/numpy_program.py",

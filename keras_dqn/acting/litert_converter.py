@@ -46,13 +46,23 @@ class LiteRTConverter:
         kind = tuple((leaf.shape[1:], leaf.dtype.char) for leaf in leaves)
         if kind not in self._contents:
             try:
-                self._contents[kind] = self._convert(weights, observation, None)
+                self._contents[kind] = self.convert(weights, observation, None)
             except Exception:  # the converter's errors have no common class
                 self._contents[kind] = None
-        content = self._contents[kind] or self._convert(weights, observation, leaves[0].shape[0])
+        content = self._contents[kind] or self.convert(weights, observation, leaves[0].shape[0])
         return LiteRTProgram(content, weights, observation)
 
-    def _convert(self, weights: list[NDArray], observation: Any, num_envs: int | None) -> bytes:
+    def convert(self, weights: list[NDArray], observation: Any, num_envs: int | None) -> bytes:
+        """Returns the converted function for observations of this shape and dtype.
+
+        Args:
+            weights: List of arrays.
+            observation: `[E, ...]` (or a dict of arrays).
+            num_envs: Int, E, or None for any.
+
+        Raises:
+            tf.errors.OpError, Exception: Any error of LiteRT's converter.
+        """
         leaves = [narrow(np.asarray(leaf)) for leaf in leaves_of(observation)]
 
         def program(*inputs: tf.Tensor) -> tf.Tensor:
@@ -73,9 +83,14 @@ class LiteRTConverter:
 
 def why_not_litert(network: keras.layers.Layer) -> str:
     """Returns why the rule above excludes LiteRT, or ""; the converter is not tried here."""
+    if litert_program.Interpreter is not None and has_convolutions(network):
+        return "the network has convolutions, for which the compiled call is faster"
+    return why_not_convertible(network)
+
+
+def why_not_convertible(network: keras.layers.Layer) -> str:
+    """Returns why LiteRT cannot run a network at all, or ""; the converter is not tried here."""
     if litert_program.Interpreter is None:
         return "LiteRT, the extra `fast`, is not installed"
-    if has_convolutions(network):
-        return "the network has convolutions, for which the compiled call is faster"
     dtypes = {layer.compute_dtype for layer in layers_of(network)} - {"float32"}
     return f"a layer computes in {min(dtypes)}, not float32" if dtypes else ""

@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 
 from keras_dqn.acting.agent import Agent
 from keras_dqn.acting.exploration import draw_noise
+from keras_dqn.acting.host_policy import HostPolicy
+from keras_dqn.acting.litert_program import narrow
 from keras_dqn.acting.noise import noise_size_of, noisy_layers
-from keras_dqn.acting.programs import Programs
-from keras_dqn.arguments import check_type
+from keras_dqn.acting.observations import leaves_of
+from keras_dqn.acting.programs import Programs, host_program_of
+from keras_dqn.arguments import check_bool, check_type
 from keras_dqn.layers.noise import noise_given
 from keras_dqn.spaces.action_spec import greedy_actions
 
@@ -26,7 +29,8 @@ class Policy:
     - One compiled call, for all other networks: a few hundred microseconds.
 
     A pickled policy holds the weights and the config of its model, but no program and no target
-    network. Another process can act with it, and can set new weights with `set_weights`.
+    network. Another process can act with it, and can set new weights with `set_weights`. The policy
+    that `host_policy` makes needs no Keras there.
 
     Args:
         model: A `DQN`, or any built Keras model that maps observations to `[B, A]` action values.
@@ -102,6 +106,33 @@ class Policy:
         if program is None:
             program = self._noisy_programs.make(key, self._weights, inputs)
         return program(inputs)
+
+    def host_policy(self, observation: Any, *, noisy: bool = False) -> HostPolicy:
+        """Returns a copy of the policy for processes that have neither Keras nor TensorFlow.
+
+        It uses LiteRT, also for convolutions, if it is installed here, all layers compute in
+        float32 and LiteRT can convert the network for any number of environments. The other
+        process then needs LiteRT too. In all other cases it uses NumPy.
+
+        Args:
+            observation: `[E, ...]` (or a dict or tuple of arrays), an example of the observations.
+                Only `E` may differ later.
+            noisy: Bool, whether the copy also has `noisy_action_values`. Defaults to `False`.
+
+        Raises:
+            NotImplementedError: If neither LiteRT nor NumPy can compute the values.
+            ValueError: If `noisy` is True and the network has no `NoisyDense` layer.
+        """
+        observation = keras.tree.map_structure(lambda leaf: narrow(np.asarray(leaf)), observation)
+        self._build_for(observation)
+        network, weights = self._network, self._weights
+        size = noise_size_of(network) if check_bool("noisy", noisy) else 0
+        program = host_program_of(self._values_of, network, weights, observation)
+        if not noisy:
+            return HostPolicy(program, weights, observation)
+        inputs = [np.zeros((len(leaves_of(observation)[0]), size), np.float32), observation]
+        noisy_program = host_program_of(self._noisy_values_of, network, weights, inputs)
+        return HostPolicy(program, weights, observation, noisy_program, size)
 
     # Weights
 

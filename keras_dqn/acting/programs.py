@@ -8,7 +8,13 @@ import keras
 from numpy.typing import NDArray
 
 from keras_dqn.acting.compiled_program import CompiledProgram
-from keras_dqn.acting.litert_converter import LiteRTConverter, why_not_litert
+from keras_dqn.acting.host_policy import HostProgram
+from keras_dqn.acting.litert_content import LiteRTContent
+from keras_dqn.acting.litert_converter import (
+    LiteRTConverter,
+    why_not_convertible,
+    why_not_litert,
+)
 from keras_dqn.acting.numpy_program import NumPyProgram
 from keras_dqn.acting.numpy_tracing import numpy_program_of
 
@@ -73,10 +79,46 @@ class Programs:
             return program
 
     def _fall_back(self, error: Exception) -> None:
-        (message, *_) = str(error).splitlines() or [""]
-        self.reason = f"LiteRT cannot convert it: {type(error).__name__}: {message}"
+        message = _first_line_of(error)
+        self.reason = f"LiteRT cannot convert it: {message}"
         warnings.warn(
             "A policy acts without LiteRT, so most networks need about 0.4 ms a call. The reason: "
-            f"LiteRT cannot convert the network. Received: {type(error).__name__}: {message}",
+            f"LiteRT cannot convert the network. Received: {message}",
             stacklevel=5,
         )
+
+
+def host_program_of(
+    values_of: Callable, network: keras.layers.Layer, weights: list[NDArray], observation: Any
+) -> HostProgram:
+    """Returns a program that needs no Keras: by LiteRT, also for convolutions, or else by NumPy.
+
+    Args:
+        values_of: Function of `(weights, observation)`, tensors to `[E, A]`.
+        network: The Keras model or layer that `values_of` uses.
+        weights: List of arrays, with the shapes and dtypes of all later ones.
+        observation: `[E, ...]` (or a dict of arrays), an example; only `E` may differ later.
+
+    Raises:
+        NotImplementedError: If neither of them can compute the function for any `E`.
+    """
+    reason = why_not_convertible(network)
+    if not reason:
+        try:
+            content = LiteRTConverter(values_of).convert(weights, observation, None)
+            program = LiteRTContent(content, weights)
+            program(observation)
+            return program
+        except Exception as error:  # the converter's errors have no common class
+            reason = f"LiteRT cannot convert it for any `E`: {_first_line_of(error)}"
+    try:
+        return numpy_program_of(values_of, weights, observation)
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"The network cannot act without Keras: {reason}; {error}. Received: network={network}"
+        ) from error
+
+
+def _first_line_of(error: Exception) -> str:
+    (message, *_) = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {message}"

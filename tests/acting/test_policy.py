@@ -158,10 +158,10 @@ def test_a_dict_of_one_array():
 
 def test_one_conversion_serves_all_numbers_of_environments(monkeypatch):
     conversions = []
-    convert = litert_converter.LiteRTConverter._convert
+    convert = litert_converter.LiteRTConverter.convert
     monkeypatch.setattr(
         litert_converter.LiteRTConverter,
-        "_convert",
+        "convert",
         lambda self, *args: conversions.append(args[-1]) or convert(self, *args),
     )
     agent = keras_dqn.DQN(stack(L.Dense(8, "relu")))
