@@ -102,10 +102,11 @@ class ReplayBuffer(PersistentBuffer):
         Args:
             env: A Gymnasium environment or vector environment.
             capacity: Int, rows over all environments.
-            **kwargs: Further arguments of the constructor.
+            **kwargs: Further arguments of the constructor. `num_envs` replaces that of `env`.
         """
         observation_space, action_space = single_spaces(env)
-        return cls(capacity, observation_space, action_space, num_envs=num_envs_of(env), **kwargs)
+        kwargs = {"num_envs": num_envs_of(env), **kwargs}
+        return cls(capacity, observation_space, action_space, **kwargs)
 
     def __len__(self) -> int:
         """Returns the number of stored transitions; boundary rows do not count."""

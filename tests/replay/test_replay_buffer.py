@@ -211,6 +211,7 @@ def test_from_env(vector):
     assert replay.observation_space == single.observation_space
     assert replay.action_space == single.action_space
     assert (replay.capacity, replay.seed) == (30, 9)
+    assert ReplayBuffer.from_env(env, 30, num_envs=5).num_envs == 5
     env.close()
 
 
