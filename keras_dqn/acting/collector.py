@@ -10,7 +10,7 @@ from keras_dqn.acting.episode_record import EpisodeRecord
 from keras_dqn.acting.episode_statistics import EpisodeStatistics
 from keras_dqn.acting.exploration import Exploration
 from keras_dqn.arguments import check_integer, check_seed, check_type
-from keras_dqn.replay.protocols import Replay
+from keras_dqn.replay.protocols import TakesTransitions
 from keras_dqn.spaces.env_spaces import Environment
 
 MAX_RECORDED_STEPS = 50_000  # from one seeded reset to the next, where episodes have no seeds
@@ -50,7 +50,8 @@ class Collector:
 
     Args:
         env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` actions.
-        replay: `ReplayBuffer` for the same number of environments.
+        replay: `ReplayBuffer` for the same number of environments, or another object with the
+            protocol `TakesTransitions`.
         exploration: `EpsilonGreedy`, `Boltzmann`, `Greedy` or another `Exploration`. Its schedule
             is read once per call of `collect`.
         seed: Int or None. It determines the seeds of all resets and all random actions. The first
@@ -69,7 +70,7 @@ class Collector:
     def __init__(
         self,
         env: Environment,
-        replay: Replay,
+        replay: TakesTransitions,
         *,
         exploration: Exploration,
         seed: int | None = None,
@@ -78,7 +79,7 @@ class Collector:
         check_type(
             "exploration", exploration, Exploration, "an exploration rule: EpsilonGreedy(0.1)"
         )
-        check_type("replay", replay, Replay, "a ReplayBuffer")
+        check_type("replay", replay, TakesTransitions, "a ReplayBuffer")
         self.seed = check_seed(seed)
         record = EpisodeRecord(env, self.seed)
         self.stepper = EnvironmentStepper(env, owner, record)
@@ -233,7 +234,7 @@ class Collector:
         return num_steps
 
 
-def _check_fits(stepper: EnvironmentStepper, replay: Replay) -> None:
+def _check_fits(stepper: EnvironmentStepper, replay: TakesTransitions) -> None:
     for name, ours, theirs in (
         ("num_envs", stepper.num_envs, replay.num_envs),
         ("observation_space", stepper.observation_space, replay.observation_space),

@@ -9,7 +9,7 @@ import keras
 from keras_dqn.acting.exploration import Exploration
 from keras_dqn.acting.noise import check_explores
 from keras_dqn.acting.policy import Policy, policy_of
-from keras_dqn.arguments import check_integer, check_number
+from keras_dqn.arguments import check_integer, check_number, check_type
 from keras_dqn.replay.protocols import Replay
 from keras_dqn.trainers.replay_trainer import ReplayTrainer
 from keras_dqn.trainers.step_hooks import hooks_of
@@ -77,6 +77,7 @@ class CollectingCallback(keras.callbacks.Callback):
         max_env_steps: int | None,
     ) -> None:
         super().__init__()
+        check_type("replay", replay, Replay, "a ReplayBuffer")
         check_number("env_steps_per_update", env_steps_per_update, 0.0, above=True)
         if not 0 <= check_integer("warmup_steps", warmup_steps, None) <= replay.capacity:
             raise ValueError(

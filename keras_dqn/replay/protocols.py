@@ -29,16 +29,15 @@ class DrawnFrom(Protocol):
 
 
 @runtime_checkable
-class Replay(DrawnFrom, Protocol):
-    """A replay buffer: collectors add to it, a `ReplayDataset` draws from it."""
+class TakesTransitions(Protocol):
+    """What a collector adds to."""
 
-    capacity: int
     observation_space: gym.Space
     action_space: gym.Space
     num_envs: int
 
     def __len__(self) -> int:
-        """Returns the number of stored transitions."""
+        """Returns the number of transitions it holds."""
 
     def add(
         self,
@@ -52,6 +51,13 @@ class Replay(DrawnFrom, Protocol):
         where: Any = None,
     ) -> None:
         """Stores one step of all environments, as `ReplayBuffer.add` says."""
+
+
+@runtime_checkable
+class Replay(TakesTransitions, DrawnFrom, Protocol):
+    """A replay buffer: collectors add to it, a `ReplayDataset` draws from it."""
+
+    capacity: int
 
 
 @runtime_checkable

@@ -8,7 +8,15 @@ import pytest
 from envs import CountingEnv, DrawingEnv, counting_fns, counting_vector
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from keras_dqn import Boltzmann, Collector, EpsilonGreedy, Greedy, LinearSchedule, ReplayBuffer
+from keras_dqn import (
+    Boltzmann,
+    Collector,
+    CollectTransitions,
+    EpsilonGreedy,
+    Greedy,
+    LinearSchedule,
+    ReplayBuffer,
+)
 from keras_dqn.acting.environment_stepper import EnvironmentStepper
 from keras_dqn.acting.episode_statistics import EpisodeStatistics
 from keras_dqn.stateful import Stateful
@@ -185,6 +193,31 @@ def test_a_schedules_own_state_is_kept():
     for explore in (one, other):
         explore.update(6, 0)
     assert other.logs == one.logs == {"epsilon": 0.125}
+
+
+class Sink:
+    """What a collector needs of a buffer, and no more."""
+
+    def __init__(self, env):
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+        self.num_envs = 1
+        self.rewards = []
+
+    def __len__(self):
+        return len(self.rewards)
+
+    def add(self, *step, where=None):
+        self.rewards.append(step[2].item())
+
+
+def test_a_collector_adds_to_what_takes_transitions():
+    env = CountingEnv()
+    sink = Sink(env)
+    collector = Collector(env, sink, exploration=Greedy(), seed=0)
+    collector.warm_up(5)
+    assert len(sink) == collector.env_steps == 5
+    with pytest.raises(TypeError, match="`replay` must be a ReplayBuffer"):
+        CollectTransitions(env, sink, exploration=Greedy())
 
 
 def test_what_has_a_state_follows_the_protocol():
