@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.replay.n_step import Windows
-from keras_dqn.replay.rings import Rings
+from keras_dqn.replay.ring_arrays import RingArrays
 from keras_dqn.spaces.observation_spec import ObservationSpec
 
 
 def gather(
-    rings: Rings,
+    rings: RingArrays,
     spec: ObservationSpec,
     env: NDArray[np.int64],
     row: NDArray[np.int64],
@@ -21,7 +21,7 @@ def gather(
     """Returns the observations and transitions that start in given rows.
 
     Args:
-        rings: The `Rings` with the rows.
+        rings: The `RingArrays` with the rows.
         spec: The spec of an observation.
         env: `[N]` int64, environments.
         row: `[N]` int64, rows of these environments.

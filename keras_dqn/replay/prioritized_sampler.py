@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from keras_dqn.arguments import check_number
 from keras_dqn.replay.n_step import BOUNDARY
 from keras_dqn.replay.protocols import Priorities
-from keras_dqn.replay.rings import Rings
+from keras_dqn.replay.ring_arrays import RingArrays, rows_before
 from keras_dqn.replay.uniform_sampler import Rows, UniformSampler
 
 
@@ -17,7 +17,7 @@ class PrioritizedSampler(UniformSampler):
     """Draws rows by priority; see `PrioritizedReplayBuffer` for the formulas.
 
     Args:
-        rings: The `Rings` with the rows.
+        rings: The `RingArrays` with the rows.
         rng: The NumPy generator that draws.
         priorities: `Proportional` or `RankBased`, of the slots of the rings.
         beta: Float, or a callable of the number of updates.
@@ -25,7 +25,7 @@ class PrioritizedSampler(UniformSampler):
 
     def __init__(
         self,
-        rings: Rings,
+        rings: RingArrays,
         rng: np.random.Generator,
         priorities: Priorities,
         beta: float | Callable[[int], float],
@@ -42,9 +42,7 @@ class PrioritizedSampler(UniformSampler):
         counts = np.minimum(heads - self._seen_heads, rings.num_rows)
         if not counts.any():
             return
-        env = np.repeat(np.arange(len(heads)), counts)
-        row = np.arange(len(env)) + np.repeat(heads - np.cumsum(counts), counts)
-        slots = rings.slots(env, row)
+        slots = rings.slots(*rows_before(heads, counts))
         starts = rings.flags[slots] < BOUNDARY
         no_rows = rings.slots(np.arange(len(heads)), heads)
         self.priorities.enter(slots[starts], np.concatenate([slots[~starts], no_rows]))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.replay.n_step import Windows
-from keras_dqn.replay.rings import Rings
+from keras_dqn.replay.ring_arrays import RingArrays, rows_before
 
 _MAX_REDRAWS = 64
 
@@ -17,11 +17,11 @@ class UniformSampler:
     """Draws rows uniformly, with replacement.
 
     Args:
-        rings: The `Rings` with the rows.
+        rings: The `RingArrays` with the rows.
         rng: The NumPy generator that draws.
     """
 
-    def __init__(self, rings: Rings, rng: np.random.Generator) -> None:
+    def __init__(self, rings: RingArrays, rng: np.random.Generator) -> None:
         self.rings = rings
         self.rng = rng
 
@@ -66,9 +66,7 @@ class UniformSampler:
 
     def _rows_among_complete(self, count: int, n_step: int) -> Rows:
         """Draws from the list of all complete windows, for the rare buffer with few of them."""
-        stored = self.rings.stored()
-        env = np.repeat(np.arange(len(stored)), stored)
-        row = np.arange(len(env)) + np.repeat(self.rings.heads() - np.cumsum(stored), stored)
+        env, row = rows_before(self.rings.heads(), self.rings.stored())
         complete = self.rings.windows(env, row, 1.0, n_step).complete
         env, row = env[complete], row[complete]
         if not len(row):
