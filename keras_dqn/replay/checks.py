@@ -148,3 +148,13 @@ def check_sampling(
     check_integer("n_step", n_step)
     if num_batches is not None:
         check_integer("num_batches", num_batches)
+
+
+def check_envs(envs: Any, num_envs: int) -> list[int]:
+    """Returns a list of environments as ints, each in [0, `num_envs`)."""
+    if not isinstance(envs, (list, tuple)):
+        raise TypeError(f"`envs` must be a list of integers. Received: {envs=}")
+    checked = [check_integer("envs", env, 0) for env in envs]
+    if any(env >= num_envs for env in checked):
+        raise ValueError(f"`envs` must be in [0, {num_envs}). Received: {envs=}")
+    return checked

@@ -101,21 +101,21 @@ def _fill(buffer: Any, counters: Any, directory: MemmapDirectory | None, path: s
     num_actions = ActionSpec(buffer.action_space).num_actions
     if wrong := wrong_arrays(arrays, used, num_actions):
         raise _refusal(path, wrong)
-    is_damaged = buffer.storage.is_damaged
-    if is_damaged:
-        _drop_unfinished(buffer, counters)
+    unfinished = buffer.storage.unfinished
+    if unfinished:
+        _drop_unfinished(buffer, counters, unfinished)
     try:
         buffer.restored(counters)
     except (KeyError, TypeError, ValueError) as error:
         raise _refusal(path, f"its counters are damaged ({error!r})") from error
-    if is_damaged:
+    if unfinished:
         buffer.storage.written(counters["heads"], counters["runs"])
 
 
-def _drop_unfinished(buffer: Any, counters: dict[str, Any]) -> None:
-    """Removes the rows that an `add` can have damaged whose process was killed."""
-    arrays = buffer.arrays()
-    slots, runs = drop_unfinished(arrays["flags"], counters["heads"], buffer.frame_stack)
+def _drop_unfinished(buffer: Any, counters: dict[str, Any], num_rows: int) -> None:
+    """Removes the rows that a write can have damaged whose process was killed."""
+    arrays, heads = buffer.arrays(), counters["heads"]
+    slots, runs = drop_unfinished(arrays["flags"], heads, buffer.frame_stack, num_rows)
     counters["runs"] = runs
     for name, array in arrays.items():
         if name.startswith("priority"):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.arguments import check_number
+from keras_dqn.replay.blocks import Block
 from keras_dqn.replay.priorities import VARIANTS
 from keras_dqn.replay.prioritized_sampler import PrioritizedSampler, check_beta
 from keras_dqn.replay.replay_buffer import ReplayBuffer
@@ -121,11 +122,8 @@ class PrioritizedReplayBuffer(ReplayBuffer):
         td_error = td_error.astype(np.float64)
         if not np.isfinite(td_error).all():
             raise ValueError(f"`td_error` must be finite. Received: td_error={td_error.tolist()}")
-        self._sampler.take_new_rows()
         row, env = np.divmod(keys.ravel().astype(np.int64), self.num_envs)
-        stored = self._rings.holds_rows(env, row)
-        slots = self._rings.slots(env[stored], row[stored])
-        self._sampler.priorities.set(slots, np.abs(td_error.ravel()[stored]) + self.epsilon)
+        self._set_priorities(env, row, td_error.ravel())
         self._sampler.updates += len(keys) if keys.ndim > 1 else 1
         self._batches_without_feedback = 0
 
@@ -141,6 +139,24 @@ class PrioritizedReplayBuffer(ReplayBuffer):
                 stacklevel=2,
             )
         self._batches_without_feedback += num_batches
+
+    def _take_ratings(self, block: Block, first_env: int, follows: NDArray[np.bool_]) -> None:
+        if block.rated is not None:
+            env, rows_before_head, td_error = block.rated
+            # Rows before the block are others if the buffer has cut the episode or has lost some.
+            known = follows[env] | (rows_before_head <= block.counts[env])
+            env, rows_before_head = env[known] + first_env, rows_before_head[known]
+            row = self._rings.heads()[env] - rows_before_head
+            self._set_priorities(env, row, td_error[known].astype(np.float64))
+
+    def _set_priorities(
+        self, env: NDArray[np.int64], row: NDArray[np.int64], td_error: NDArray[np.float64]
+    ) -> None:
+        """Sets the priorities of those of the rows `[B]` that are still stored."""
+        self._sampler.take_new_rows()
+        stored = self._rings.holds_rows(env, row)
+        slots = self._rings.slots(env[stored], row[stored])
+        self._sampler.priorities.set(slots, np.abs(td_error[stored]) + self.epsilon)
 
     def _columns(self, env: NDArray[np.int64], row: NDArray[np.int64]) -> dict[str, NDArray]:
         return {"key": row * self.num_envs + env}

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.arguments import check_seed
-from keras_dqn.replay.checks import StepChecks, check_sampling, check_sizes
+from keras_dqn.replay.blocks import Block, check_block
+from keras_dqn.replay.checks import StepChecks, check_envs, check_sampling, check_sizes
 from keras_dqn.replay.gather import gather, stacked
 from keras_dqn.replay.n_step import Windows
 from keras_dqn.replay.persistent_buffer import PersistentBuffer
@@ -154,6 +155,48 @@ class ReplayBuffer(PersistentBuffer):
             observation, action, reward, terminated, truncated, next_observation, where
         )
         self._rings.add(*checked)
+        self._written()
+
+    def add_block(self, block: Block, first_env: int = 0) -> None:
+        """Stores a block of rows that a `BlockRecorder` gave, perhaps in another process.
+
+        The blocks of one recorder must come in their order. If one is missing, or a new recorder
+        writes for the same environments, the running episodes are cut. A refused call changes
+        nothing. An interrupted one may have stored the first rows.
+
+        Args:
+            block: `Block` of E environments.
+            first_env: Int, the environment of this buffer that is the block's first one. The block
+                fills the rings `first_env` to `first_env + E - 1`. Defaults to `0`.
+
+        Raises:
+            TypeError: If an argument has another type.
+            ValueError: If the block does not fit the buffer. The numbers of observations are not
+                checked again.
+        """
+        arrays, num_actions = self._rings.arrays(), ActionSpec(self.action_space).num_actions
+        first_env = check_block(block, first_env, self.num_envs, arrays, num_actions)
+        follows = self._rings.append_rows(block, first_env)
+        self._take_ratings(block, first_env, follows)
+        self._written()
+
+    def end_episodes(self, envs: list[int]) -> None:
+        """Ends the running episodes of environments as truncated: no more steps of them will come.
+
+        Args:
+            envs: List of ints in [0, E). Where no episode runs, nothing changes.
+
+        Raises:
+            TypeError: If it is no list of integers.
+            ValueError: If an environment is outside the range. Then nothing changes.
+        """
+        self._rings.end_episodes(check_envs(envs, self.num_envs))
+        self._written()
+
+    def _take_ratings(self, block: Block, first_env: int, follows: NDArray[np.bool_]) -> None:
+        """Takes the TD errors of a block that was stored."""
+
+    def _written(self) -> None:
         if not self.storage.has_header:
             self.flush()  # then a killed process loses only priorities
 

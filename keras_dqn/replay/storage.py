@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_dqn.files import replaced, reserve
+from keras_dqn.replay.unfinished import AN_ADD
 
 _HEADER = "buffer.json"
 
@@ -19,14 +20,14 @@ class Memory:
     """Arrays in memory, all zeros at first."""
 
     has_header = True  # nothing to write
-    is_damaged = False
+    unfinished = 0
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray:
         """Returns an array of zeros."""
         return np.zeros(shape, dtype)
 
-    def begin(self) -> None:
-        """Does nothing: memory does not outlive an interrupted `add`."""
+    def begin(self, num_rows: int = AN_ADD) -> None:
+        """Does nothing: memory does not outlive an interrupted write."""
 
     def written(self, heads: list[int], runs: list[bool]) -> None:
         """Does nothing: in memory the counts need no second copy."""
@@ -35,8 +36,9 @@ class Memory:
 class MemmapDirectory:
     """Arrays in `.npy` files of a directory, for buffers larger than memory.
 
-    The number in `adding.npy` is 1 while an `add` writes. If a process is killed then, the number
-    stays, and `load` removes the rows that can be damaged.
+    The number in `adding.npy` is 1 while an `add` writes, and the number of a ring's rows while
+    a part of a block is written. If a process is killed then, the number stays, and `load` removes
+    the rows that can be damaged.
 
     Args:
         directory: String or path; created if it does not exist.
@@ -104,18 +106,18 @@ class MemmapDirectory:
         )
 
     @property
-    def is_damaged(self) -> bool:
-        """Whether an `add` has begun and not ended."""
-        return self._adding is not None and bool(self._adding[0])
+    def unfinished(self) -> int:
+        """The number given to a `begin` whose write has not ended, or 0."""
+        return 0 if self._adding is None else int(self._adding[0])
 
-    def begin(self) -> None:
-        """Notes that an `add` begins to write."""
+    def begin(self, num_rows: int = AN_ADD) -> None:
+        """Notes that up to `num_rows` rows of each ring are written, at most 255."""
         if self._adding is None:
             self._adding = _view(self._create("adding", (1,), np.uint8))
-        self._adding[0] = 1
+        self._adding[0] = num_rows
 
     def written(self, heads: list[int], runs: list[bool]) -> None:
-        """Writes the counts after each `add`, so that the files agree with each other."""
+        """Writes the counts after each write, so that the files agree with each other."""
         if self._numbers is None:
             self._counts = self.allocate("counts", (2, len(heads)), np.int64)
             self._numbers = _view(self._counts)
