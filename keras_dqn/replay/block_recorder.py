@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.arguments import check_integer, check_number
+from keras_dqn.arguments import check_bool, check_integer, check_number
 from keras_dqn.replay.blocks import Block
 from keras_dqn.replay.checks import StepChecks, check_sizes
 from keras_dqn.replay.n_step import BOUNDARY
@@ -37,6 +37,9 @@ class BlockRecorder:
         max_steps: Int, transitions of each environment that a block can hold, at least 1.
         n_step: Int, environment steps in the returns of the initial TD errors, n, at least 1.
             Defaults to `1`.
+        resumes: Bool, whether the first block goes on with the episodes of an earlier recorder.
+            The buffer joins them if its last observation is the first one of the block. With
+            `frame_stack` it does not: the older frames are not known here. Defaults to `False`.
 
     Raises:
         ValueError: If a size is outside its range, or a space is of another kind.
@@ -61,6 +64,7 @@ class BlockRecorder:
         frame_stack: int | None = None,
         max_steps: int,
         n_step: int = 1,
+        resumes: bool = False,
     ) -> None:
         sizes = check_sizes(sys.maxsize, num_envs, frame_stack, observation_space)
         _, self.num_envs, self.frame_stack = sizes
@@ -79,6 +83,7 @@ class BlockRecorder:
         self._checks = StepChecks(spec, self._actions, self.num_envs, self.frame_stack)
         num_rows = self._most_rows + rows_before_block
         self._rings = make_rings(self.num_envs, num_rows, spec.leaves, self.frame_stack, Memory())
+        self._resumes = check_bool("resumes", resumes) and frame_stack is None
         self._taken = self._rings.heads()  # the rows before were in blocks
         self._rated = self._rings.heads()  # the rows before have, or had, TD errors
 
@@ -150,14 +155,15 @@ class BlockRecorder:
         env, row = rows_before(heads + 1, heads - self._taken + 1)
         slots = rings.slots(env, row)
         flags = rings.flags[rings.slots(env, row - 1)]
-        flags[row == 0] = BOUNDARY  # no row is before
+        resumes = self._resumes & (self._taken == 0) & (heads > 0)
+        flags[row == 0] = np.where(resumes[env[row == 0]], 0, BOUNDARY)  # no row is before
         block = Block(
             counts=heads - self._taken,
             observations=[leaf.take(slots, axis=0) for leaf in rings.observations],
             actions=rings.actions[slots],
             rewards=rings.rewards[slots],
             flags=flags,
-            continues=self._taken > 0,
+            continues=(self._taken > 0) | resumes,
             runs=np.array(rings.runs_list),
             num_transitions=len(self),
             rated=rated,

@@ -257,6 +257,28 @@ def test_an_episode_goes_on_after_it_was_closed(frame_stack):
     assert set(transition["reward"].tolist()) == {4, 7, 9, 10} | (set() if frame_stack else {6, 11})
 
 
+def test_the_block_of_a_new_recorder_never_joins():
+    """Both workers are at the observation 2."""
+    replay = buffer("float32", 20, 1)
+    first, second = (recorder("float32", 1, 6) for _ in range(2))
+    add_numbers(first, [1, 2], [0])
+    add_numbers(second, [2, 3], [0])
+    blocks = [one.take_block() for one in (first, second)]
+    assert [block.continues.tolist() for block in blocks] == [[False], [False]]
+    add_numbers(first, [2, 3], [0])
+    third = first.take_block()
+    assert third.continues.tolist() == [True]
+    for block, joins in (
+        (blocks[1], False),
+        (third, True),
+        (third._replace(continues=np.array([False])), False),
+    ):
+        replay = buffer("float32", 20, 1)
+        replay.add_block(blocks[0])
+        replay.add_block(block)
+        assert [row["flags"] for row in ring(replay, 0)[2][:-1]] == ([0, 0] if joins else [2, 4, 0])
+
+
 # The recorder
 
 
@@ -274,8 +296,11 @@ def steps_until_it_is_full(recorded, walk, ends):
 def test_a_recorder_is_full_before_rows_are_lost():
     for kind, ends in itertools.product(SPACES, (False, True)):
         walk, recorded = Walk(kind, 1, np.random.default_rng(0)), recorder(kind, 1, 7)
-        recorded.take_block()
         for block in range(5):
+            step, _ = walk.step()
+            recorded.add(*step[:3], [False], [False], step[5])  # it runs, and is cut next
+            recorded.take_block()
+            walk.restart(0)
             taken, error = steps_until_it_is_full(recorded, walk, ends)
             assert "`add` was called for more than `max_steps` steps of environment 0" in error
             assert taken >= 7
@@ -451,16 +476,30 @@ def priorities(replay):
 
 def test_td_errors_of_rows_before_a_lost_block_are_not_taken():
     replay = buffer("float32", 50, 1, PrioritizedReplayBuffer, alpha=1.0, epsilon=0.5)
-    recorded = recorder("float32", 1, 6, n_step=2)
+    recorded = recorder("float32", 1, 6, n_step=3)
     add_numbers(recorded, [1, 2, 3], [0, 1])
     replay.add_block(recorded.take_block(values, 0.5))
     replay.end_episodes([0])
-    add_numbers(recorded, [3, 4], [2])
+    add_numbers(recorded, [3, 4, 5], [2, 2])
     block = recorded.take_block(values, 0.5)
-    assert block.rated[1].tolist() == [2]  # from 2 to 4, over 3
+    assert block.rated[1].tolist() == [4, 3]  # 1 and 2, over 3
     replay.add_block(block)
-    # 1, 2 (complete since it was cut, with the largest priority), boundary 3, then 3.
-    assert priorities(replay)[:5] == [157.0, 1.0, 0.0, 157.0, 0.0]
+    assert priorities(replay)[:6] == [1.0, 1.0, 0.0, 1.0, 1.0, 0.0]  # 1, 2, the end 3, 3, 4
+
+
+@pytest.mark.parametrize("kind", ["float32", "3 frames"])
+def test_no_window_is_rated_twice(kind):
+    rng = np.random.default_rng(2)
+    walk, recorded = Walk(kind, 2, rng), recorder(kind, 2, 8, n_step=3)
+    heads, found = np.zeros(2, np.int64), []
+    for count in rng.integers(0, 9, 200).tolist():
+        add_steps(walk, count, recorded)
+        block = recorded.take_block((lambda _: np.zeros((64, 3))) if rng.random() < 0.3 else None)
+        heads += block.counts
+        if block.rated is not None:
+            env, before_head, _ = block.rated
+            found += zip(env.tolist(), (heads[env] - before_head).tolist(), strict=True)
+    assert len(found) == len(set(found)) > 400
 
 
 # What is refused
