@@ -1,0 +1,80 @@
+"""`Cluster`: joins Ray, and looks whether it is still there."""
+
+import os
+import socket
+import time
+from typing import Any
+
+INSTALL_COMMAND = 'pip install "keras-dqn[ray]"'
+_CHECK_EVERY = 5.0  # seconds between two looks
+_HEAD_TIMEOUT = 20.0  # seconds; after 60 Ray ends the process
+
+try:
+    import ray
+except ImportError as error:
+    raise ImportError(
+        f"`keras_dqn.integrations.ray` needs Ray: {INSTALL_COMMAND}. Received: {error}"
+    ) from error
+
+
+class Cluster:
+    """Joins the cluster of `RAY_ADDRESS`, or starts Ray on this machine, unless that was done.
+
+    It looks for lost nodes itself, because Ray ends this process without an error of Python: 60
+    seconds after the head node was lost, and in `ray.put` if Ray has ended on this machine.
+    """
+
+    def __init__(self) -> None:
+        if not ray.is_initialized():
+            # Without an address, Ray would also look for what an earlier program has left behind.
+            address = None if "RAY_ADDRESS" in os.environ else "local"
+            ray.init(address, include_dashboard=False, log_to_driver=False)
+        context = ray.get_runtime_context()
+        (node,) = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
+        host, port = context.gcs_address.rsplit(":", 1)
+        self._head = (host, int(port))
+        self._node = (node["NodeManagerAddress"], int(node["NodeManagerPort"]))
+        self._checked_at = self._answered_at = time.monotonic()
+
+    def check(self, at_once: bool = False) -> None:
+        """Looks every 5 seconds whether the cluster is there.
+
+        Raises:
+            RuntimeError: If Ray has ended on this machine, or the head node has not answered for 20
+                seconds.
+        """
+        now = time.monotonic()
+        if now - self._checked_at < _CHECK_EVERY and not at_once:
+            return
+        self._checked_at = now
+        self._check_own_node()
+        try:
+            _connect(self._head)
+        except OSError as error:
+            if now - self._answered_at > _HEAD_TIMEOUT:
+                self._lost("the head node of Ray does not answer", error)
+        else:
+            self._answered_at = now
+
+    def put(self, value: Any) -> Any:
+        """Puts a value where all workers can read it, and returns a reference to it."""
+        self._check_own_node()
+        return ray.put(value)
+
+    def _check_own_node(self) -> None:
+        try:
+            _connect(self._node)
+        except OSError as error:
+            self._lost("Ray has ended on this machine", error)
+
+    def _lost(self, what: str, error: OSError) -> None:
+        ray.shutdown()
+        raise RuntimeError(
+            f"The workers are lost: {what}. Agent and buffer are as after the last execution; a "
+            "new process can go on from a `TrainingCheckpoint`. Ray was shut down in this one. "
+            f"Received: address={self._head[0]}:{self._head[1]}, {error}"
+        ) from error
+
+
+def _connect(address: tuple[str, int]) -> None:
+    socket.create_connection(address, timeout=_CHECK_EVERY).close()
