@@ -22,7 +22,15 @@ PAGES = {page.name: page.read_text(encoding="utf-8") for page in [README, *DOCS.
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-RUN = ("README.md", "cookbook.md", "family.md", "index.md", "resuming.md", "slow-dqn.md")
+RUN = (
+    "README.md",
+    "cookbook.md",
+    "family.md",
+    "index.md",
+    "many-machines.md",
+    "resuming.md",
+    "slow-dqn.md",
+)
 
 # A block that imports one of them is compiled only: the games are no extra, and the tests of
 # exported programs are in tests/acting/test_export.py.

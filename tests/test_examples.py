@@ -31,6 +31,7 @@ RUNS = {
     "beyond_the_rainbow.py": ("--env-steps 2640", "return "),
     "cartpole.py": ("--env-steps 3100", "return "),
     "ddpg.py": ("--epochs 1", "mean returns of five episodes"),
+    "many_actors.py": ("--env-steps 1500", "return "),
     "mean_teacher.py": ("--epochs 1", "with consistency: accuracy of the student"),
     "own_algorithm.py": ("--env-steps 1100", "own: return "),
     "own_loop.py": ("--env-steps 1100", "greedy return"),
@@ -44,6 +45,7 @@ RUNS = {
     "tune.py": ("--trials 1 --epochs 1", "return "),
 }
 NEEDS = {
+    "many_actors.py": ("ray", "python -m pip install '.[ray]'"),
     "tf_agents_replay.py": ("tf_agents", INSTALL_COMMAND),
     "tune.py": ("keras_tuner", "python -m pip install '.[tune]'"),
     "watch.py": ("moviepy", "python -m pip install '.[video]'"),
