@@ -1,0 +1,194 @@
+"""Settings for each environment of the learning curves, as plain functions to copy from.
+
+A preset takes the name of an environment, a seed and a budget in environment steps, and returns
+what a run needs. The caller sets Keras' seed before:
+
+    keras.utils.set_random_seed(0)
+    run = presets.quick_start("CartPole-v1", seed=0, env_steps=50_000)
+    evaluate = keras_dqn.EvaluatePolicy(run.test_env, episodes=10, seed=1_000)
+    run.agent.fit(
+        run.data,
+        epochs=run.epochs,
+        steps_per_epoch=run.epoch_updates,
+        callbacks=[*run.callbacks, evaluate],
+    )
+
+`ENVIRONMENTS` names the preset and the budget of each environment.
+"""
+
+import dataclasses
+
+import gymnasium as gym
+import keras
+
+import keras_dqn
+
+
+@dataclasses.dataclass
+class Run:
+    """What a run needs. `test_env` and `max_episode_steps` are for its evaluation."""
+
+    agent: keras_dqn.DQN
+    data: keras_dqn.ReplayDataset
+    callbacks: list
+    test_env: gym.vector.VectorEnv
+    updates: int
+    epoch_updates: int
+    max_episode_steps: int | None = None
+
+    @property
+    def epochs(self):
+        return -(-self.updates // self.epoch_updates)
+
+
+def quick_start(env_id, seed, env_steps):
+    """The quick start: all settings of `examples/cartpole.py`. CartPole-v1 uses it unchanged."""
+    env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
+    test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
+    num_actions = int(env.single_action_space.n)
+    network = keras_dqn.networks.mlp(env.single_observation_space, num_actions)
+    updates = env_steps - 1_000
+    agent = keras_dqn.DQN(network, double=True)
+    agent.compile(adam(1e-3, updates), steps_per_execution=64)
+    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=50_000, seed=seed)
+    collect = keras_dqn.CollectTransitions(
+        env,
+        replay,
+        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.05, 10_000)),
+        warmup_steps=1_000,
+        max_env_steps=env_steps,
+        seed=seed,
+    )
+    callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.005)]
+    data = replay.dataset(batch_size=64, gamma=0.99, n_step=5)
+    return Run(agent, data, callbacks, test_env, updates, epoch_updates=2_000)
+
+
+def acrobot(env_id, seed, env_steps):
+    """The quick start with 3-step returns, half the learning rate and batches of 128."""
+    env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
+    test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
+    num_actions = int(env.single_action_space.n)
+    network = keras_dqn.networks.mlp(env.single_observation_space, num_actions)
+    updates = env_steps - 1_000
+    agent = keras_dqn.DQN(network, double=True)
+    agent.compile(adam(5e-4, updates), steps_per_execution=64)
+    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=50_000, seed=seed)
+    collect = keras_dqn.CollectTransitions(
+        env,
+        replay,
+        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.05, 10_000)),
+        warmup_steps=1_000,
+        max_env_steps=env_steps,
+        seed=seed,
+    )
+    callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.005)]
+    data = replay.dataset(batch_size=128, gamma=0.99, n_step=3)
+    return Run(agent, data, callbacks, test_env, updates, epoch_updates=5_000)
+
+
+def mountain_car(env_id, seed, env_steps):
+    """The quick start with inputs scaled to [-1, 1]: the velocity is at most 0.07."""
+    env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
+    test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
+    space, num_actions = env.single_observation_space, int(env.single_action_space.n)
+    scaled = keras_dqn.layers.box_rescaling(space)
+    mlp = keras_dqn.networks.mlp(space, num_actions)
+    network = keras.Sequential([keras.Input(space.shape), scaled, mlp])
+    updates = env_steps - 1_000
+    agent = keras_dqn.DQN(network, double=True)
+    agent.compile(adam(1e-3, updates), steps_per_execution=64)
+    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=50_000, seed=seed)
+    collect = keras_dqn.CollectTransitions(
+        env,
+        replay,
+        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.05, 10_000)),
+        warmup_steps=1_000,
+        max_env_steps=env_steps,
+        seed=seed,
+    )
+    callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.005)]
+    data = replay.dataset(batch_size=64, gamma=0.99, n_step=5)
+    return Run(agent, data, callbacks, test_env, updates, epoch_updates=5_000)
+
+
+def lunar_lander(env_id, seed, env_steps):
+    """The quick start with epsilon to 0.1 in 40,000 steps and a buffer of 100,000."""
+    env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
+    test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
+    num_actions = int(env.single_action_space.n)
+    network = keras_dqn.networks.mlp(env.single_observation_space, num_actions)
+    updates = env_steps - 1_000
+    agent = keras_dqn.DQN(network, double=True)
+    agent.compile(adam(1e-3, updates), steps_per_execution=64)
+    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=100_000, seed=seed)
+    collect = keras_dqn.CollectTransitions(
+        env,
+        replay,
+        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.1, 40_000)),
+        warmup_steps=1_000,
+        max_env_steps=env_steps,
+        seed=seed,
+    )
+    callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.005)]
+    data = replay.dataset(batch_size=64, gamma=0.99, n_step=5)
+    return Run(agent, data, callbacks, test_env, updates, epoch_updates=10_000)
+
+
+def minatar(env_id, seed, env_steps):
+    """The network, buffer, warm-up and exploration of MinAtar's `examples/dqn.py`; 3-step double Q.
+
+    Young and Tian, 2019, "MinAtar: An Atari-inspired testbed for thorough and reproducible
+    reinforcement learning experiments". Theirs makes an update after each frame with RMSprop, a
+    batch of 32 and a hard copy of the target; this one after every fourth, with the quick start's
+    optimizer and batch. `-v0` has all six actions, and an action sticks with probability 0.1.
+    Freeway reports its time limit as `terminated`, as it was published.
+    """
+    import minatar.gym
+
+    if env_id not in gym.registry:
+        minatar.gym.register_envs()
+    env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
+    test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
+    num_actions = int(env.single_action_space.n)
+    network = keras_dqn.networks.minatar_cnn(env.single_observation_space, num_actions)
+    updates = (env_steps - 5_000) // 4
+    agent = keras_dqn.DQN(network, double=True)
+    agent.compile(adam(1e-3, updates), steps_per_execution=16)
+    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=100_000, seed=seed)
+    collect = keras_dqn.CollectTransitions(
+        env,
+        replay,
+        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.1, 100_000)),
+        env_steps_per_update=4,
+        warmup_steps=5_000,
+        max_env_steps=env_steps,
+        seed=seed,
+    )
+    callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.01)]
+    data = replay.dataset(batch_size=64, gamma=0.99, n_step=3)
+    # Most games have no time limit: an agent that never loses would never end an evaluation.
+    return Run(
+        agent, data, callbacks, test_env, updates, epoch_updates=12_500, max_episode_steps=10_000
+    )
+
+
+def adam(learning_rate, updates):
+    """Returns Adam with clipped gradients and a learning rate that decays to 0."""
+    decay = keras.optimizers.schedules.PolynomialDecay(learning_rate, updates, 0.0)
+    return keras.optimizers.Adam(decay, clipnorm=10.0)
+
+
+FUNCTIONS = (quick_start, acrobot, mountain_car, lunar_lander, minatar)
+PRESETS = {function.__name__: function for function in FUNCTIONS}
+ENVIRONMENTS = {
+    "CartPole-v1": (quick_start, 50_000),
+    "Acrobot-v1": (acrobot, 100_000),
+    "MountainCar-v0": (mountain_car, 120_000),
+    "LunarLander-v3": (lunar_lander, 300_000),
+    "MinAtar/Asterix-v0": (minatar, 1_000_000),
+    "MinAtar/Breakout-v0": (minatar, 1_000_000),
+    "MinAtar/Freeway-v0": (minatar, 1_000_000),
+    "MinAtar/Seaquest-v0": (minatar, 1_000_000),
+    "MinAtar/SpaceInvaders-v0": (minatar, 1_000_000),
+}
