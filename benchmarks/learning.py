@@ -1,8 +1,12 @@
-"""Measures how reliably the quick start learns: its own settings, many seeds, greedy returns.
+"""Learning curves: the preset of an environment, many seeds, greedy returns.
 
-Each seed runs in one process and writes one row when it ends. Rows that already exist are kept and
-not run again. The last table gives the mean with its 95% bootstrap interval over the seeds, and how
-many seeds solve the environment.
+    python benchmarks/learning.py --env CartPole-v1 --first-seed 0 --seeds 20
+
+Each seed is a process with one thread. When it ends, it adds its rows to the environment's file in
+`benchmarks/learning/`: one for each evaluation of ten episodes during training, and a final one
+with the mean of 100 greedy episodes of the agent at the end. Seeds in the file are not run again;
+an interrupted seed leaves no rows and begins anew. `benchmarks/plot.py` reads the files.
+LunarLander needs `python -m pip install "gymnasium[box2d]"`, MinAtar `pip install minatar`.
 """
 
 import argparse
@@ -12,68 +16,119 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
 
-import numpy as np
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own log, on import
+os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")  # read on import too
 
-HERE = pathlib.Path(__file__).parent
-SCRIPTS = {"CartPole-v1": HERE.parent / "examples" / "cartpole.py"}
-SOLVED = {"CartPole-v1": 475.0}
-COLUMNS = ["env", "env_steps", "seed", "return", "seconds"]
+import keras
+import presets
 
+import keras_dqn
 
-def run(env, env_steps, seed):
-    command = [sys.executable, SCRIPTS[env], "--seed", str(seed), "--env-steps", str(env_steps)]
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        one_core = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-        output = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, **one_core, "MPLBACKEND": "Agg"},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-    word, value = output.strip().splitlines()[-1].split()
-    assert word == "return", output
-    return [env, env_steps, seed, float(value), round(time.perf_counter() - start, 1)]
+FOLDER = pathlib.Path(__file__).parent / "learning"
+COLUMNS = ["env", "preset", "budget", "seed", "env_steps", "val_return", "seconds", "final"]
 
 
-def bootstrap_interval(values, samples=10_000):
-    draws = np.random.default_rng(0).choice(values, size=(samples, len(values)))
-    return np.percentile(draws.mean(axis=1), [2.5, 97.5])
+class Rows(keras.callbacks.Callback):
+    """Keeps `[env_steps, val_return, seconds, final]` of each evaluation."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.rows = []
+        self._name = name
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.add(logs["env_steps"], logs["val_return"])
+
+    def add(self, env_steps, val_return, final=0):
+        seconds = time.perf_counter() - self._start
+        self.rows.append([int(env_steps), round(val_return, 2), round(seconds, 1), final])
+        print(f"{self._name}, {env_steps:,.0f} steps: {val_return:.1f}", file=sys.stderr)
+
+
+def train(env, preset, budget, seed):
+    """Returns the rows of one run."""
+    rows = Rows(f"{env} {preset} seed {seed}")
+    keras.utils.set_random_seed(seed)
+    run = presets.PRESETS[preset](env, seed, budget)
+    limit = {"max_episode_steps": run.max_episode_steps}
+    evaluate = keras_dqn.EvaluatePolicy(run.test_env, episodes=10, seed=seed + 1_000, **limit)
+    history = run.agent.fit(
+        run.data,
+        epochs=run.epochs,
+        steps_per_epoch=run.epoch_updates,
+        callbacks=[*run.callbacks, evaluate, rows],
+        verbose=0,
+    )
+    test = keras_dqn.EvaluatePolicy(run.test_env, episodes=100, seed=seed + 2_000, **limit)
+    rows.add(history.history["env_steps"][-1], test.evaluate(run.agent), final=1)
+    return [[env, preset, budget, seed, *row] for row in rows.rows]
+
+
+def final_returns(path):
+    """Returns the final return of each run in a file, by preset, budget and seed."""
+    with path.open(newline="") as file:
+        return {
+            (row["preset"], int(row["budget"]), int(row["seed"])): float(row["val_return"])
+            for row in csv.DictReader(file)
+            if row["final"] == "1"
+        }
+
+
+def append(path, rows):
+    with path.open("a", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def run_in_a_process(args, seed):
+    command = [sys.executable, __file__, "--env", args.env, "--preset", args.preset]
+    command += ["--env-steps", args.env_steps, "--first-seed", seed, "--csv", args.csv]
+    subprocess.run([*map(str, command)], stdout=subprocess.DEVNULL)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--env", choices=presets.ENVIRONMENTS, default="CartPole-v1")
+    parser.add_argument("--preset", choices=presets.PRESETS, help="default: the environment's own")
+    parser.add_argument("--env-steps", type=int, help="budget (default: the environment's own)")
+    parser.add_argument("--first-seed", type=int, default=0, help="default 0")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds (default 1)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once (default 2)")
+    parser.add_argument("--csv", type=pathlib.Path, help="default benchmarks/learning/ENV.csv")
+    args = parser.parse_args()
+    preset, budget = presets.ENVIRONMENTS[args.env]
+    args.preset = args.preset or preset.__name__
+    args.env_steps = args.env_steps or budget
+    args.csv = args.csv or FOLDER / f"{args.env.replace('/', '-')}.csv"
+    return args
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--env", choices=SCRIPTS, default="CartPole-v1")
-    parser.add_argument("--seeds", type=int, default=20, help="seeds 0 to SEEDS - 1 (default 20)")
-    parser.add_argument("--env-steps", type=int, default=50_000, help="of each (default 50000)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at once (default 2)")
-    parser.add_argument("--csv", type=pathlib.Path, help="default benchmarks/learning-ENV.csv")
-    args = parser.parse_args()
-    path = args.csv or HERE / f"learning-{args.env}.csv"
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
-    wanted = [(args.env, str(args.env_steps), str(seed)) for seed in range(args.seeds)]
-    done = {(row["env"], row["env_steps"], row["seed"]): row for row in rows}
-    if not rows:
-        path.write_text(",".join(COLUMNS) + "\n")
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        missing = [(env, int(steps), int(seed)) for env, steps, seed in wanted
-                   if (env, steps, seed) not in done]  # fmt: skip
-        for row in pool.map(lambda job: run(*job), missing):
-            with path.open("a", newline="") as file:
-                csv.writer(file).writerow(row)
-            done[tuple(map(str, row[:3]))] = dict(zip(COLUMNS, map(str, row), strict=True))
-            print(f"seed {row[2]:>3}  return {row[3]:6.1f}  {row[4]:.0f} s", flush=True)
-    returns = np.array([float(done[job]["return"]) for job in wanted])
-    low, high = bootstrap_interval(returns)
-    solved = SOLVED[args.env]
-    print(f"{args.env}, {args.env_steps} environment steps, {len(returns)} seeds")
-    print(f"mean return {returns.mean():.1f} (95% interval {low:.1f} to {high:.1f})")
-    print(f"seeds with a return of at least {solved:g}: {(returns >= solved).sum()}")
+    args = arguments()
+    args.csv.parent.mkdir(parents=True, exist_ok=True)
+    if not args.csv.exists():
+        append(args.csv, [COLUMNS])
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    runs = {(args.preset, args.env_steps, seed): seed for seed in seeds}
+    returns = final_returns(args.csv)
+    missing = [seed for run, seed in runs.items() if run not in returns]
+    if args.seeds == 1:
+        for seed in missing:
+            append(args.csv, train(args.env, args.preset, args.env_steps, seed))
+    else:
+        with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(lambda seed: run_in_a_process(args, seed), missing))
+    returns = final_returns(args.csv)
+    for run, seed in runs.items():
+        if run in returns:
+            print(f"{args.env} {args.preset} seed {seed}: {returns[run]:.2f}")
+    failed = [seed for run, seed in runs.items() if run not in returns]
+    if failed:
+        sys.exit(f"no final return of the seeds {failed}")
 
 
 if __name__ == "__main__":
