@@ -1,0 +1,181 @@
+"""Draws the learning curves in `benchmarks/learning/` and prints their final returns as a table.
+
+    python benchmarks/plot.py                    # all files; the picture is docs/learning.png
+    python benchmarks/plot.py benchmarks/learning/MinAtar-*.csv --png minatar.png
+
+The aggregate is the interquartile mean of the seeds, with a 95% stratified bootstrap interval
+(Agarwal et al., 2021, "Deep reinforcement learning at the edge of the statistical precipice",
+Sections 4.1 to 4.3). Runs of other programs beside ours are rows with another name in the column
+`preset`.
+"""
+
+import argparse
+import csv
+import pathlib
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+# Final returns that others published, each with its budget where it is not ours.
+PUBLISHED = {
+    "CartPole-v1": {"rl-zoo, 1 run": 500.0, "CleanRL, 500k": 488.7},
+    "Acrobot-v1": {"rl-zoo": -76.6, "rl-zoo, QR-DQN": -69.1, "CleanRL JAX, 500k": -88.9},
+    "MountainCar-v0": {"rl-zoo, 1 run": -100.8, "CleanRL, 500k": -189.0},
+    "LunarLander-v3": {"SLM-Lab": 195.0, "SLM-Lab, DDQN+PER": 265.9, "rl-zoo, v2, 100k": 154.0},
+}
+
+
+def interquartile_mean(scores, axis=0):
+    """Returns the mean of the middle half: a quarter, rounded down, is cut at each end."""
+    ordered = np.sort(scores, axis)
+    size = ordered.shape[axis]
+    return ordered.take(range(size // 4, size - size // 4), axis).mean(axis)
+
+
+def bootstrap_interval(tasks, samples=2_000):
+    """Returns the 2.5th and 97.5th percentile of the interquartile mean over all runs.
+
+    Args:
+        tasks: List of arrays, one per task, `[runs]` or `[runs, points]`. Runs are drawn again
+            within their task only (stratified), as many as there are.
+        samples: Int, how often they are drawn.
+
+    Returns:
+        Array `[2]` or `[2, points]`.
+    """
+    rng = np.random.default_rng(0)
+    drawn = [task[rng.integers(len(task), size=(samples, len(task)))] for task in tasks]
+    means = interquartile_mean(np.concatenate(drawn, axis=1), axis=1)
+    return np.percentile(means, [2.5, 97.5], axis=0)
+
+
+def performance_profile(scores, thresholds):
+    """Returns the fraction of runs `[runs]` above each threshold `[points]`."""
+    return (np.asarray(scores)[:, None] > thresholds).mean(axis=0)
+
+
+def read(paths):
+    """Returns for each environment, then preset and budget, its finished runs in order of seeds.
+
+    A run is `(steps, returns, final return)`.
+    """
+    rows = {}
+    for path in paths:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                key = (row["env"], (row["preset"], int(row["budget"])), int(row["seed"]))
+                rows.setdefault(key, []).append(row)
+    runs = {}
+    for (env, setting, _), of_run in sorted(rows.items()):
+        final = [float(row["val_return"]) for row in of_run if row["final"] == "1"]
+        curve = [(float(row["env_steps"]), float(row["val_return"])) for row in of_run
+                 if row["final"] == "0"]  # fmt: skip
+        if final:
+            steps, returns = zip(*curve, strict=True)
+            runs.setdefault(env, {}).setdefault(setting, []).append((steps, returns, final[-1]))
+    return runs
+
+
+def finals(runs):
+    return np.array([final for _, _, final in runs])
+
+
+def learning_curve(runs):
+    """Returns the mean steps of each evaluation `[points]`, and the returns `[runs, points]`.
+
+    Runs of one preset and budget have the same number of evaluations, a few steps apart.
+    """
+    steps, returns, _ = zip(*runs, strict=True)
+    return np.mean(steps, axis=0), np.array(returns)
+
+
+def with_interval(tasks):
+    low, high = bootstrap_interval(tasks)
+    return f"{interquartile_mean(np.concatenate(tasks)):.2f} ({low:.2f} to {high:.2f})"
+
+
+def table(runs):
+    """Yields the lines of a Markdown table of final returns."""
+    yield "| Environment | Preset | Steps | Seeds | Median | IQM (95% interval) | Min to max |"
+    yield "|---|---|---|---|---|---|---|"
+    for env, settings in runs.items():
+        for (preset, budget), of_setting in settings.items():
+            scores = finals(of_setting)
+            yield (
+                f"| {env} | `{preset}` | {budget:,} | {len(scores)} | {np.median(scores):.2f} "
+                f"| {with_interval([scores])} | {scores.min():.2f} to {scores.max():.2f} |"
+            )
+
+
+def pooled_table(runs, baseline):
+    """Yields the lines of a table of final returns in units of a preset's mean return.
+
+    They are pooled over the environments that the baseline was run on. Its mean must be positive.
+    """
+    yield f"| Preset, in units of `{baseline}` | Steps | Runs | IQM (95% interval) |"
+    yield "|---|---|---|---|"
+    for preset, budget in sorted({setting for settings in runs.values() for setting in settings}):
+        shared = [settings for settings in runs.values() if (baseline, budget) in settings]
+        if shared and all((preset, budget) in settings for settings in shared):
+            tasks = [
+                finals(settings[preset, budget]) / finals(settings[baseline, budget]).mean()
+                for settings in shared
+            ]
+            count = sum(map(len, tasks))
+            yield f"| `{preset}` | {budget:,} | {count} | {with_interval(tasks)} |"
+
+
+def draw(runs, path):
+    """Writes the picture: a row for each environment, curves on the left, profiles on the right."""
+    from matplotlib.figure import Figure
+    from PIL import Image  # matplotlib needs Pillow itself
+
+    figure = Figure(figsize=(10, 3 * len(runs)), layout="constrained")
+    panels = figure.subplots(len(runs), 2, squeeze=False)
+    for (left, right), (env, settings) in zip(panels, runs.items(), strict=True):
+        scores = {setting: finals(of_setting) for setting, of_setting in settings.items()}
+        every = np.concatenate(list(scores.values()))
+        margin = 0.05 * np.ptp(every) + 0.01 * abs(every).max()
+        thresholds = np.linspace(every.min() - margin, every.max() + margin, 500)
+        for (preset, budget), of_setting in settings.items():
+            label = f"{preset}, {budget:,} steps, {len(of_setting)} seeds"
+            steps, returns = learning_curve(of_setting)
+            (line,) = left.plot(steps, interquartile_mean(returns), label=label)
+            band = bootstrap_interval([returns])
+            left.fill_between(steps, *band, color=line.get_color(), alpha=0.25, linewidth=0)
+            right.plot(thresholds, performance_profile(scores[preset, budget], thresholds))
+        for (name, value), style in zip(
+            PUBLISHED.get(env, {}).items(), [":", "--", "-."], strict=False
+        ):
+            left.axhline(value, color="black", linestyle=style, linewidth=1, label=name)
+            right.axvline(value, color="black", linestyle=style, linewidth=1)
+        left.set(title=env, ylabel="greedy return, IQM")
+        right.set(title="final return: runs above it", xlabel="return", ylim=(-0.03, 1.03))
+        right.set(xlim=(thresholds[0], thresholds[-1]))
+        left.xaxis.set_major_formatter("{x:,.0f}")
+        left.legend(fontsize="x-small")
+    for left in panels[:, 0]:
+        left.set_xlabel("environment steps")
+    figure.savefig(path, format="png", dpi=80)
+    Image.open(path).convert("RGB").quantize(64).save(path, "png", optimize=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("csv", nargs="*", help="default: all of benchmarks/learning/")
+    parser.add_argument("--png", default=HERE.parent / "docs" / "learning.png", help="picture")
+    parser.add_argument("--baseline", help="preset whose mean return is 1 in a pooled table")
+    args = parser.parse_args()
+    runs = read(args.csv or sorted((HERE / "learning").glob("*.csv")))
+    if not runs:
+        parser.error("there is no finished run: `python benchmarks/learning.py` makes one")
+    print(*table(runs), sep="\n")
+    if args.baseline:
+        print("", *pooled_table(runs, args.baseline), sep="\n")
+    draw(runs, args.png)
+
+
+if __name__ == "__main__":
+    main()

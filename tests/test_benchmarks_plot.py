@@ -1,0 +1,137 @@
+"""`benchmarks/plot.py`: its numbers against hand-computed ones and slow references."""
+
+import csv
+import importlib.util
+import itertools
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+PATH = pathlib.Path(__file__).parents[1] / "benchmarks" / "plot.py"
+SPEC = importlib.util.spec_from_file_location("plot", PATH)
+plot = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(plot)
+
+COLUMNS = ["env", "preset", "budget", "seed", "env_steps", "val_return", "seconds", "final"]
+
+
+def slow_mean(scores):
+    """The definition: sort, cut a quarter (rounded down) at each end, average the rest."""
+    ordered = sorted(scores)
+    while len(ordered) > len(scores) - 2 * (len(scores) // 4):
+        ordered = ordered[1:-1]
+    return sum(ordered) / len(ordered)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([8, 1, 7, 2, 6, 3, 5, 400], 5.25),  # two cut at each end: (3 + 5 + 6 + 7) / 4
+        ([9, 1, 2, 3, 100], 14 / 3),  # one cut at each end: (2 + 3 + 9) / 3
+        ([3, 1, 2], 2.0),  # nothing is cut
+        ([5], 5.0),
+    ],
+)
+def test_interquartile_mean_by_hand(scores, expected):
+    assert plot.interquartile_mean(np.array(scores)) == pytest.approx(expected)
+    assert slow_mean(scores) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_interquartile_mean_along_an_axis(axis):
+    scores = np.random.default_rng(0).normal(size=(13, 10))
+    expected = [slow_mean(column) for column in (scores.T if axis == 0 else scores)]
+    np.testing.assert_allclose(plot.interquartile_mean(scores, axis), expected)
+
+
+def test_interval_against_all_resamples():
+    # Each of the 5^5 resamples is equally likely. 0.7% have a mean of 0 and 2.2% the next, 8 / 3;
+    # 0.7% have a mean of 200 and 2.2% the one before, (90 + 200 + 200) / 3.
+    scores = np.array([0.0, 8.0, 50.0, 90.0, 200.0])
+    means = [slow_mean(resample) for resample in itertools.product(scores, repeat=5)]
+    expected = np.percentile(means, [2.5, 97.5])
+    np.testing.assert_allclose(expected, [8 / 3, 490 / 3])
+    np.testing.assert_allclose(plot.bootstrap_interval([scores], samples=50_000), expected)
+
+
+def test_interval_draws_within_each_task():
+    # However the runs of a task are drawn, the four are 0, 0, 10, 10: the mean of the middle is 5.
+    # Drawn from all four together, they would often be 0, 0, 0, 10.
+    tasks = [np.array([0.0, 0.0]), np.array([10.0, 10.0])]
+    np.testing.assert_array_equal(plot.bootstrap_interval(tasks), [5.0, 5.0])
+
+
+def test_interval_of_curves_is_that_of_each_point():
+    curves = np.random.default_rng(1).normal(size=(6, 3))
+    points = [plot.bootstrap_interval([column]) for column in curves.T]
+    np.testing.assert_allclose(plot.bootstrap_interval([curves]).T, points)
+
+
+def test_profile_by_hand():
+    fractions = plot.performance_profile([2, 4, 1, 2], np.array([0, 1, 2, 3, 4]))
+    np.testing.assert_array_equal(fractions, [1.0, 0.75, 0.25, 0.25, 0.0])
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two games: three runs of ours, one more that did not end, and two of a peer."""
+    runs = [
+        ("A", "ours", 1, [(10, 1), (22, 2)], 4.0),
+        ("A", "ours", 0, [(12, 3), (20, 6)], 8.0),
+        ("A", "ours", 2, [(11, 5)], None),
+        ("B", "ours", 0, [(10, 0), (20, 0)], 30.0),
+        ("A", "peer", 0, [(10, 0), (20, 0)], 2.0),
+        ("B", "peer", 0, [(10, 0), (20, 0)], 10.0),
+    ]
+    path = tmp_path / "runs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for env, preset, seed, curve, final in runs:
+            for steps, value in curve:
+                writer.writerow([env, preset, 20, seed, steps, value, 0.1, 0])
+            if final is not None:
+                writer.writerow([env, preset, 20, seed, steps, final, 0.1, 1])
+    return path
+
+
+def test_curves_are_those_of_finished_runs_in_order_of_seeds(runs):
+    of_ours = plot.read([runs])["A"]["ours", 20]
+    steps, returns = plot.learning_curve(of_ours)
+    np.testing.assert_array_equal(steps, [11, 21])
+    np.testing.assert_array_equal(returns, [[3, 6], [1, 2]])
+    np.testing.assert_array_equal(plot.finals(of_ours), [8, 4])
+
+
+def test_tables(runs):
+    # Of two runs, a quarter of the resamples is 4 and 4, and a quarter 8 and 8.
+    *_, ours_a, peer_a, ours_b, _ = plot.table(plot.read([runs]))
+    assert ours_a == "| A | `ours` | 20 | 2 | 6.00 | 6.00 (4.00 to 8.00) | 4.00 to 8.00 |"
+    assert peer_a == "| A | `peer` | 20 | 1 | 2.00 | 2.00 (2.00 to 2.00) | 2.00 to 2.00 |"
+    assert ours_b.startswith("| B | `ours` | 20 | 1 | 30.00 |")
+    # In units of the peer: 8 / 2, 4 / 2 and 30 / 10; of 2, 3, 4 nothing is cut. The stratified
+    # resamples keep the 3: the sums go from 2 + 2 + 3 to 4 + 4 + 3.
+    *_, ours, peer = plot.pooled_table(plot.read([runs]), "peer")
+    assert ours == "| `ours` | 20 | 3 | 3.00 (2.33 to 3.67) |"
+    assert peer == "| `peer` | 20 | 2 | 1.00 (1.00 to 1.00) |"
+
+
+def test_the_command_prints_the_table_and_draws(runs, monkeypatch, capsys):
+    picture = runs.with_suffix(".png")
+    monkeypatch.setattr(sys, "argv", ["plot.py", str(runs), "--png", str(picture)])
+    plot.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == list(plot.table(plot.read([runs])))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert 1_000 < picture.stat().st_size < 200_000
+
+
+def test_without_a_finished_run_the_error_names_the_command(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "empty.csv"
+    path.write_text(",".join(COLUMNS) + "\n")
+    monkeypatch.setattr(sys, "argv", ["plot.py", str(path)])
+    with pytest.raises(SystemExit):
+        plot.main()
+    assert "`python benchmarks/learning.py` makes one" in capsys.readouterr().err
