@@ -33,6 +33,7 @@ RUNS = {
     "ddpg.py": ("--epochs 1", "mean returns of five episodes"),
     "many_actors.py": ("--env-steps 1500", "return "),
     "mean_teacher.py": ("--epochs 1", "with consistency: accuracy of the student"),
+    "minatar_dqn.py": ("--env-steps 1400 --video videos", "return "),
     "own_algorithm.py": ("--env-steps 1100", "own: return "),
     "own_loop.py": ("--env-steps 1100", "greedy return"),
     "plain_model.py": ("--epochs 1", "mean squared error on unseen steps"),
@@ -46,6 +47,7 @@ RUNS = {
 }
 NEEDS = {
     "many_actors.py": ("ray", "python -m pip install '.[ray]'"),
+    "minatar_dqn.py": ("minatar", "python -m pip install minatar"),
     "tf_agents_replay.py": ("tf_agents", INSTALL_COMMAND),
     "tune.py": ("keras_tuner", "python -m pip install '.[tune]'"),
     "watch.py": ("moviepy", "python -m pip install '.[video]'"),
