@@ -134,7 +134,8 @@ def test_the_table_of_logs_has_all_names_of_a_fit(make_network):
             ).history
         }
     of_train_on_batch = {"td_error", "priority"}
-    assert listed == logged | {"learning_rate"} | of_train_on_batch  # the rate is Keras' own
+    of_ray = {"policy_lag", "worker_restarts"}  # `tests/integrations/test_ray.py` sees them
+    assert listed == logged | {"learning_rate"} | of_train_on_batch | of_ray  # the rate is Keras'
 
 
 def messages():

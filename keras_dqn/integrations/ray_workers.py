@@ -9,75 +9,17 @@ from typing import Any, NamedTuple
 
 from keras_dqn.acting.collect_worker import Collected, Order, WorkerSettings
 from keras_dqn.acting.policy import Policy
+from keras_dqn.integrations import ray_process
 from keras_dqn.integrations.ray_cluster import Cluster, ray
 from keras_dqn.integrations.ray_policy import SharedPolicy
+
+# A worker must not import this package as usual, but by `ray_process` itself.
+ray.cloudpickle.register_pickle_by_value(ray_process)
 
 MAX_ORDERS = 2  # of one worker at a time: the one it works on, and the next
 _MAX_DEATHS = 3  # of one worker in a row, without a block
 _PATIENCE = 5.0  # seconds until a look at the cluster, if nothing arrives
 _SLOW = 60.0  # seconds without a block until a warning
-
-
-def worker_class() -> type:
-    """Returns the class of the actors. It is sent by value, so that a worker imports no Keras."""
-
-    class Worker:
-        def start(self, settings: bytes, state: Any) -> None:
-            import importlib
-            import importlib.util
-            import sys
-            import types
-
-            from ray import cloudpickle
-
-            if "keras_dqn" not in sys.modules:
-                # A package whose modules can be imported one by one. Its public names, which need
-                # Keras, are loaded if an environment asks for one of them.
-                spec = importlib.util.find_spec("keras_dqn")
-                loader = None if spec is None else spec.loader
-                if spec is None or loader is None:
-                    raise ImportError("keras_dqn must be installed where the workers run")
-                package: Any = types.ModuleType("keras_dqn")
-                package.__path__ = spec.submodule_search_locations
-                package.__spec__, package.__file__ = spec, spec.origin
-
-                def load(name: str) -> Any:
-                    if name.startswith("__") and name not in ("__all__", "__version__"):
-                        raise AttributeError(name)
-                    if importlib.util.find_spec(f"keras_dqn.{name}") is not None:
-                        return importlib.import_module(f"keras_dqn.{name}")
-                    del package.__getattr__
-                    loader.exec_module(package)
-                    return getattr(package, name)
-
-                package.__getattr__ = load
-                sys.modules["keras_dqn"] = package
-            from keras_dqn.acting.collect_worker import CollectWorker
-
-            self.worker = CollectWorker(cloudpickle.loads(settings), state)
-
-        def set_policy(self, policy: bytes, needs_keras: bool) -> None:
-            from ray import cloudpickle
-
-            if needs_keras:
-                import keras_dqn
-
-                keras_dqn.DQN  # noqa: B018 - loads the package, which registers its classes
-            self.worker.set_policy(cloudpickle.loads(policy))
-
-        def collect(self, order: Any, weights: Any) -> Any:
-            return self.worker.collect(order, weights)
-
-        def get_state(self) -> dict:
-            return self.worker.get_state()
-
-        def process(self) -> dict:
-            import os
-            import sys
-
-            return {"pid": os.getpid(), "keras": "keras" in sys.modules}
-
-    return Worker
 
 
 class Reply(NamedTuple):
@@ -123,7 +65,7 @@ class RayWorkers:
         self.num_restarts = 0
         self._settings_of = settings_of
         self._policy = policy
-        self._actor_class: Any = ray.remote(**options)(worker_class())
+        self._actor_class: Any = ray.remote(**options)(ray_process.Worker)
         self._cluster = cluster
         self._actors: list[Any] = [None] * len(states)
         self._results: list[deque] = [deque() for _ in states]

@@ -16,6 +16,8 @@ _LATER = {
     "env_steps",
     "epsilon",
     "temperature",
+    "policy_lag",
+    "worker_restarts",
 }
 
 

@@ -236,6 +236,7 @@ def check_kills(times, epochs, **kwargs):
     killed, killer = kill_workers(collect, times)
     with pytest.warns(UserWarning, match="A worker has died, and a new one begins in its place"):
         train(new_agent(), replay, collect, epochs=epochs, callbacks=[killer])
+        collect.get_state()  # asks all workers: one without an order can have died unnoticed
     assert len(killed) == times == collect.collector.logs["worker_restarts"]
     episodes = check_numbers(replay, collect.env_steps)
     assert len({episode[0] for episode in episodes}) > times  # environments of so many processes
