@@ -234,9 +234,10 @@ def kill_workers(collect, times):
 def check_kills(times, epochs, **kwargs):
     replay, collect = make_run(numbered(**kwargs), envs=kwargs.get("num_envs", 1), block_size=16)
     killed, killer = kill_workers(collect, times)
+    # The last callback asks all workers: one without an order can have died unnoticed.
+    ask = keras.callbacks.LambdaCallback(on_train_end=lambda logs: collect.get_state())
     with pytest.warns(UserWarning, match="A worker has died, and a new one begins in its place"):
-        train(new_agent(), replay, collect, epochs=epochs, callbacks=[killer])
-        collect.get_state()  # asks all workers: one without an order can have died unnoticed
+        train(new_agent(), replay, collect, epochs=epochs, callbacks=[killer, ask])
     assert len(killed) == times == collect.collector.logs["worker_restarts"]
     episodes = check_numbers(replay, collect.env_steps)
     assert len({episode[0] for episode in episodes}) > times  # environments of so many processes

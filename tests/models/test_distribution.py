@@ -247,3 +247,35 @@ def test_the_family_trains_on_two_replicas(kind, mirrored, make_batches):
     assert agent.update_count.numpy() == NUM_BATCHES
     changed = [np.any(a != b) for a, b in zip(before, agent.network.get_weights(), strict=True)]
     assert all(changed)
+
+
+def test_workers_of_ray_collect_for_two_replicas(mirrored):
+    ray = pytest.importorskip("ray")
+    from keras_dqn.integrations.ray import RayCollectTransitions
+
+    def make_env():
+        env = gym.make("CartPole-v1")
+        first_three = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+        return gym.wrappers.TransformObservation(env, lambda state: state[:3], first_three)
+
+    agent = make_agent(mirrored)
+    replay = keras_dqn.ReplayBuffer.from_env(make_env(), 1_000, num_envs=2, seed=0)
+    ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=2)
+    try:
+        collect = RayCollectTransitions(
+            make_env, replay, num_workers=2, warmup_steps=40, block_size=4, seed=0
+        )
+        collect.warm_up()  # Keras draws the first batches before callbacks begin
+        history = agent.fit(
+            replay.dataset(BATCH_SIZE),
+            epochs=2,
+            steps_per_epoch=20,
+            verbose=0,
+            callbacks=[collect, keras_dqn.SoftTargetUpdate()],
+        ).history
+    finally:
+        ray.shutdown()
+    assert agent.update_count.numpy() == 40
+    assert len(replay) == collect.env_steps == 80
+    assert np.isfinite(history["loss"]).all()
+    assert history["policy_lag"][-1] > 0
