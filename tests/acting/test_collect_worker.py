@@ -48,7 +48,10 @@ def rows(replay, envs):
     parts = []
     for env in envs:
         slots = env * rings.ring_size + np.arange(rings.heads_list[env])
-        parts.append([array[slots].tolist() for array in rings.arrays().values()])
+        arrays = {name: array[slots] for name, array in rings.arrays().items()}
+        for name in ("action", "reward"):  # they mean nothing in a boundary row
+            arrays[name][arrays["flags"] >= 4] = 0
+        parts.append({name: array.tolist() for name, array in arrays.items()})
     return parts
 
 
