@@ -1,5 +1,6 @@
 """`Cluster`: joins Ray, and looks whether it is still there."""
 
+import logging
 import os
 import socket
 import time
@@ -28,7 +29,8 @@ class Cluster:
         if not ray.is_initialized():
             # Without an address, Ray would also look for what an earlier program has left behind.
             address = None if "RAY_ADDRESS" in os.environ else "local"
-            ray.init(address, include_dashboard=False, log_to_driver=False)
+            quiet = {"include_dashboard": False, "log_to_driver": False}
+            ray.init(address, logging_level=logging.WARNING, **quiet)
         context = ray.get_runtime_context()
         (node,) = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
         host, port = context.gcs_address.rsplit(":", 1)
