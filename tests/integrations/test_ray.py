@@ -241,8 +241,10 @@ def check_kills(times, epochs, **kwargs):
     assert len(killed) == times == collect.collector.logs["worker_restarts"]
     episodes = check_numbers(replay, collect.env_steps)
     assert len({episode[0] for episode in episodes}) > times  # environments of so many processes
-    assert 40 + 40 * epochs <= collect.env_steps <= 40 + 40 * epochs + 4
-    assert collect.collector.granted_steps - collect.env_steps < 4
+    granted = collect.collector.granted_steps
+    assert 40 + 40 * epochs <= granted <= 40 + 40 * epochs + 4
+    # Orders of a worker that dies at the end stay granted, for the next `fit`.
+    assert 0 <= granted - collect.env_steps <= 2 * 2 * 16
     return collect
 
 
