@@ -126,7 +126,7 @@ class RayCollector:
 
     def _take_the_rest(self) -> None:
         self.receive_all()
-        while self.granted_steps - self.env_steps >= 1:
+        while self.granted_steps - self.env_steps >= 1 - 1e-9:
             # A worker keeps a rest that is smaller than the number of its environments.
             for worker in range(self._num_workers):
                 missing = min(int(self._credit + 1e-9), self._block_size)

@@ -235,7 +235,8 @@ def test_the_reason_why_a_network_needs_keras(monkeypatch, recwarn):
     monkeypatch.setattr(litert_program, "Interpreter", None)
     gelu = keras_dqn.DQN(stack(L.Dense(3, "gelu")))
     with pytest.raises(
-        NotImplementedError, match=r"`fast`, is not installed; NumPy has no program for (Neg|RealDiv)"
+        NotImplementedError,
+        match=r"`fast`, is not installed; NumPy has no program for (Neg|RealDiv)",
     ):
         gelu.policy().host_policy(x)
     with pytest.raises(NotImplementedError, match="NumPy has no program for"):

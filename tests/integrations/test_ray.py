@@ -328,6 +328,92 @@ def test_a_second_fit_and_new_workers_go_on_with_the_episodes():
     assert collect.env_steps == steps + 40
 
 
+class Interrupt(keras.callbacks.Callback):
+    """Ends `fit` as Ctrl-C does, after so many executions."""
+
+    def __init__(self, executions):
+        super().__init__()
+        self.left = executions
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_a_fit_after_ctrl_c_takes_what_was_under_way():
+    replay, collect = make_run(numbered(seconds=0.002), block_size=16)
+    agent = new_agent()
+    with pytest.raises(KeyboardInterrupt):
+        train(agent, replay, collect, callbacks=[Interrupt(3)])
+    under_way = collect.collector.granted_steps - collect.env_steps
+    train(agent, replay, collect)
+    assert under_way > 0
+    assert collect.env_steps >= 40 + 3 * 8 + 2 * 40 - 16
+    check_numbers(replay, collect.env_steps)
+
+
+@pytest.mark.parametrize("at", ["finish", "add_block"])
+def test_ctrl_c_while_a_block_is_added_joins_no_two_episodes(at, monkeypatch):
+    """The steps of that block are lost; all others are in the buffer, none twice."""
+    replay, collect = make_run(numbered(end=0.0), block_size=16)
+    agent, calls = new_agent(), []
+
+    def interrupted(original):
+        def call(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == 6:
+                raise KeyboardInterrupt
+            return original(*args, **kwargs)
+
+        return call
+
+    if at == "add_block":
+        monkeypatch.setattr(replay, "add_block", interrupted(replay.add_block))
+    else:
+        collect.warm_up()
+        workers = collect.collector._workers
+        monkeypatch.setattr(workers, "finish", interrupted(workers.finish))
+    with pytest.raises(KeyboardInterrupt):
+        train(agent, replay, collect)
+    train(agent, replay, collect)
+    lost = collect.env_steps - len(replay)
+    assert lost == (16 if at == "add_block" else 0)
+    rings = replay._rings
+    for env, head in enumerate(rings.heads_list):
+        for row in range(head - 1):
+            slot = env * rings.ring_size + row
+            before, after = rings.observations[0][slot], rings.observations[0][slot + 1]
+            if not rings.flags[slot]:
+                assert after[2] == before[2] + 1
+
+
+class FaultyOnce(ray_runs.Numbered):
+    """Raises an error in its tenth step, but not where a file exists."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def step(self, action):
+        if self.step_number == 9 and not self.path.exists():
+            self.path.touch()
+            raise ArithmeticError("the simulator has no more fuel")
+        return super().step(action)
+
+
+def test_a_fit_after_an_error_begins_new_episodes(tmp_path):
+    replay, collect = make_run(lambda: FaultyOnce(tmp_path / "failed"))
+    agent = new_agent()
+    with pytest.raises(ArithmeticError):
+        train(agent, replay, collect, epochs=20)
+    steps = collect.env_steps
+    assert steps == len(replay)
+    train(agent, replay, collect)
+    assert collect.env_steps > steps
+    check_numbers(replay, collect.env_steps)
+
+
 class Steady(ray_runs.Numbered):
     """The same after the same `reset(seed)` and actions, also in another process."""
 
