@@ -236,7 +236,7 @@ def test_the_reason_why_a_network_needs_keras(monkeypatch, recwarn):
     gelu = keras_dqn.DQN(stack(L.Dense(3, "gelu")))
     with pytest.raises(
         NotImplementedError,
-        match=r"`fast`, is not installed; NumPy has no program for (Neg|RealDiv)",
+        match=r"`fast`, is not installed; NumPy has no program for",
     ):
         gelu.policy().host_policy(x)
     with pytest.raises(NotImplementedError, match="NumPy has no program for"):
