@@ -29,8 +29,12 @@ class Cluster:
         if not ray.is_initialized():
             # Without an address, Ray would also look for what an earlier program has left behind.
             address = None if "RAY_ADDRESS" in os.environ else "local"
-            quiet = {"include_dashboard": False, "log_to_driver": False}
-            ray.init(address, logging_level=logging.WARNING, **quiet)
+            ray.init(
+                address,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
         context = ray.get_runtime_context()
         (node,) = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
         host, port = context.gcs_address.rsplit(":", 1)
