@@ -6,7 +6,7 @@ import socket
 import time
 from typing import Any
 
-INSTALL_COMMAND = 'pip install "keras-dqn[ray]"'
+INSTALL_COMMAND = "python -m pip install ray ai-edge-litert"
 _CHECK_EVERY = 5.0  # seconds between two looks
 _HEAD_TIMEOUT = 20.0  # seconds; after 60 Ray ends the process
 

@@ -104,6 +104,18 @@ def test_a_head_node_that_vanishes_ends_fit(names, head, tmp_path):
     print(f"\n{' and '.join(names)} killed: `fit` ended after {seconds:.0f} s: {last}")
 
 
+def test_without_ray_the_error_names_the_command():
+    code = "import sys; sys.modules['ray'] = None; import keras_dqn.integrations.ray"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: `keras_dqn.integrations.ray` needs Ray: python -m pip")
+
+
+def test_the_package_does_not_import_ray():
+    code = "import sys, keras_dqn; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 def test_what_does_not_answer_is_lost(monkeypatch):
     clock, ended, ports = [0.0], [], [free_port(), free_port()]
 
