@@ -106,7 +106,8 @@ class RayCollector:
         before = self.env_steps
         self._credit += num_steps
         self._running().use(policy, self.num_updates)
-        self._take_arrived(wait=False)
+        while self._take_arrived(wait=False):  # so that the next orders get new weights
+            pass
         self._order()
         while self._credit >= self._block_size or self._is_too_old():
             self._take_arrived(wait=True)
@@ -157,7 +158,8 @@ class RayCollector:
         self._ordered[worker] += num_steps
         self._num_sent[worker] += 1
 
-    def _take_arrived(self, wait: bool) -> None:
+    def _take_arrived(self, wait: bool) -> bool:
+        """Adds what has arrived, at most one block of each worker; returns whether any has."""
         workers = self._running()
         try:
             arrived = workers.receive(wait)
@@ -174,6 +176,7 @@ class RayCollector:
             except BaseException:  # Ctrl-C: the next block of the worker does not follow
                 self._end_episodes(reply.worker)
                 raise
+        return bool(arrived)
 
     def _add(self, reply: Reply, collected: Collected) -> None:
         worker, order = reply.worker, reply.order
