@@ -1,6 +1,8 @@
 """`CollectWorker`: collects in a process of its own, which needs neither Keras nor TensorFlow."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -42,6 +44,7 @@ class WorkerSettings(NamedTuple):
         exploration: The worker's exploration rule.
         rings: `RingSpec`.
         block_size: Int, the most environment steps of an order.
+        n_step: Int, the longest returns for which it can compute initial TD errors.
         seed: Int, of the worker's resets and random actions.
     """
 
@@ -49,6 +52,7 @@ class WorkerSettings(NamedTuple):
     exploration: Exploration
     rings: RingSpec
     block_size: int
+    n_step: int
     seed: int
 
 
@@ -81,12 +85,14 @@ class Collected(NamedTuple):
         num_steps: Int, environment steps taken.
         ended: `EndedEpisodes`.
         logs: Dict, the logs of the exploration rule.
+        warnings: List of the texts of new warnings.
     """
 
     block: Block
     num_steps: int
     ended: EndedEpisodes
     logs: dict[str, float]
+    warnings: list[str]
 
 
 class CollectWorker:
@@ -101,11 +107,18 @@ class CollectWorker:
     """
 
     def __init__(self, settings: WorkerSettings, state: dict[str, Any] | None = None) -> None:
+        self._warned: dict[str, None] = {}  # texts, in order
+        self._num_told = 0
+        with self._warnings_kept():
+            self._begin(settings, state)
+
+    def _begin(self, settings: WorkerSettings, state: dict[str, Any] | None) -> None:
         self._recorder = BlockRecorder(
             *settings.rings[:2],
             num_envs=settings.rings.num_envs,
             frame_stack=settings.rings.frame_stack,
             max_steps=settings.block_size + settings.rings.num_envs,  # with the rest of an order
+            n_step=settings.n_step,
             resumes=state is not None,
         )
         self._collector = Collector(
@@ -135,24 +148,31 @@ class CollectWorker:
             self._policy.set_weights(weights)
         collector = self._collector
         collector.statistics.start_epoch()
-        if order.at_random:
-            num_steps = collector.collect_at_random(order.num_steps)
-        else:
-            counts = (order.env_steps, order.episodes)
-            num_steps = collector.collect(
-                self._policy, order.num_steps, exactly=order.exactly, counts=counts
-            )
-        return Collected(
-            self._recorder.take_block(*self._rating(order)),
-            num_steps,
-            collector.statistics.ended,
-            dict(collector.exploration.logs),
-        )
+        with self._warnings_kept():
+            if order.at_random:
+                num_steps = collector.collect_at_random(order.num_steps)
+            else:
+                counts = (order.env_steps, order.episodes)
+                num_steps = collector.collect(
+                    self._policy, order.num_steps, exactly=order.exactly, counts=counts
+                )
+            block = self._recorder.take_block(*self._rating(order))
+        new, self._num_told = list(self._warned)[self._num_told :], len(self._warned)
+        ended, logs = collector.statistics.ended, dict(collector.exploration.logs)
+        return Collected(block, num_steps, ended, logs, new)
+
+    @contextmanager
+    def _warnings_kept(self) -> Iterator[None]:
+        """Keeps warnings for the process that trains, each text once."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+        self._warned.update(dict.fromkeys(str(warning.message) for warning in caught))
 
     def _rating(self, order: Order) -> tuple:
         if order.rating is None or self._policy is None:
             return ()
-        gamma, self._recorder.n_step = order.rating
+        gamma, self._recorder.n_step = order.rating  # at most that of the settings
         return (self._policy.action_values, gamma)
 
     def get_state(self) -> dict[str, Any]:

@@ -177,6 +177,9 @@ class CollectingCallback(keras.callbacks.Callback):
                 f"were taken before. Received: max_env_steps={self.max_env_steps}, "
                 f"env_steps={self.env_steps}"
             )
+        self._start_means()
+
+    def _start_means(self) -> None:
         self.collector.statistics.start_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:

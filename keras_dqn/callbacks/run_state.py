@@ -52,10 +52,14 @@ class RunState:
 
     # Saving
 
-    def take(self, number: int, position: Position) -> dict[str, Any]:
+    def states_of_callbacks(self) -> dict[str, dict[str, Any]]:
+        """Returns the states of the callbacks, for `take`."""
+        return {name: _state_of(part) for name, part in self._with_state()}
+
+    def take(
+        self, number: int, position: Position, callbacks: dict[str, dict[str, Any]]
+    ) -> dict[str, Any]:
         """Returns the state for the checkpoint of a number; writes the new rows of the buffers."""
-        # First: a collector may wait for transitions that are under way to the buffer.
-        callbacks = {name: _state_of(part) for name, part in self._with_state()}
         replays = [replay.save(number) for replay in self._replays]
         history = self._history
         return {

@@ -208,8 +208,10 @@ class TrainingCheckpoint(keras.callbacks.Callback):
     def _save(self, position: Position) -> None:
         self._num_unsaved = 0
         run = self._run
+        # A collector may wait here for transitions that are under way to the buffer.
+        callbacks = run.states_of_callbacks()
         try:
-            self._files.write(lambda number: run.take(number, position))
+            self._files.write(lambda number: run.take(number, position, callbacks))
         except OSError as error:
             warnings.warn(
                 f"`TrainingCheckpoint` could not save the run in epoch {self._epoch + 1}; training "

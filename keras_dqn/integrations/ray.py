@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
+
 from keras_dqn.acting.exploration import EpsilonGreedy, Exploration
 from keras_dqn.acting.policy import policy_of
 from keras_dqn.arguments import check_integer, check_number, check_seed, check_type
@@ -10,12 +12,21 @@ from keras_dqn.callbacks.collecting import CollectingCallback
 from keras_dqn.integrations.ray_cluster import INSTALL_COMMAND
 from keras_dqn.integrations.ray_collector import RayCollector
 from keras_dqn.integrations.ray_plan import WorkerPlan
-from keras_dqn.models.categorical_dqn import CategoricalDQN
+from keras_dqn.models.dqn import DQN
 from keras_dqn.replay.prioritized_replay_buffer import PrioritizedReplayBuffer
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.spaces.env_spaces import Environment
 from keras_dqn.trainers.replay_trainer import ReplayTrainer
 from keras_dqn.trainers.step_hooks import hooks_of
+
+_REFUSED = {
+    "get_if_exists",
+    "lifetime",
+    "max_concurrency",
+    "max_restarts",
+    "max_task_retries",
+    "name",
+}
 
 __all__ = ["INSTALL_COMMAND", "RayCollectTransitions", "ape_x_epsilons"]
 
@@ -146,6 +157,7 @@ class RayCollectTransitions(CollectingCallback):
             check_integer("max_policy_lag", max_policy_lag)
         if worker_options is not None:
             check_type("worker_options", worker_options, dict, "a dict of Ray's actor options")
+            _check_options(worker_options)
         plan = WorkerPlan(
             make_env,
             replay,
@@ -182,17 +194,26 @@ class RayCollectTransitions(CollectingCallback):
         self.collector.max_policy_lag = self.max_policy_lag or 4 * self._equal_lag(model)
         dataset = hooks_of(model).dataset
         rated = isinstance(self.replay, PrioritizedReplayBuffer) and dataset is not None
-        if rated and not isinstance(model, CategoricalDQN):
-            self.collector.rating = (dataset.gamma, dataset.n_step)
+        by_td_error = getattr(type(model), "priority", None) is DQN.priority
+        self.collector.rate_by((dataset.gamma, dataset.n_step) if rated and by_td_error else None)
+
+    def _refuse_foreign(self, model: keras.Model) -> None:
+        if self.max_policy_lag is not None:
+            raise ValueError(f"`max_policy_lag` needs a DQN. Received: model={model}")
+        super()._refuse_foreign(model)
 
     def _equal_lag(self, model: ReplayTrainer) -> float:
         under_way = (2 * self.num_workers + 1) * self.collector.plan.block_size
         under_way /= self.env_steps_per_update
         return self.policy_update_freq + model.steps_per_execution + under_way
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts new means over episodes, and a new maximum of the lag."""
-        super().on_epoch_begin(epoch, logs)
+    def _start_means(self) -> None:
+        """Does nothing: blocks can have arrived since the end of the last epoch."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Adds the counts and means to the logs; starts new means, and a new maximum of the lag."""
+        super().on_epoch_end(epoch, logs)
+        self.collector.statistics.start_epoch()
         self.collector.policy_lag = 0
 
     def _refresh_policy(self) -> None:
@@ -209,6 +230,14 @@ def _check_rings(replay: Any, num_workers: int) -> None:
         raise ValueError(
             "`replay` must have `num_envs = num_workers *` the environments of one worker. "
             f"Received: {num_workers=}, replay num_envs={replay.num_envs}"
+        )
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    if refused := sorted(_REFUSED & set(options)):
+        raise ValueError(
+            "`worker_options` must leave to the workers how often and when they run. Received: "
+            f"{refused}"
         )
 
 

@@ -28,15 +28,17 @@ class Cluster:
     def __init__(self) -> None:
         if not ray.is_initialized():
             # Without an address, Ray would also look for what an earlier program has left behind.
-            address = None if "RAY_ADDRESS" in os.environ else "local"
+            address = None if os.environ.get("RAY_ADDRESS") else "local"
             ray.init(
                 address,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )
+        self.is_lost = False
         context = ray.get_runtime_context()
-        (node,) = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
+        self._id = context.get_node_id()
+        (node,) = [node for node in ray.nodes() if node["NodeID"] == self._id]
         host, port = context.gcs_address.rsplit(":", 1)
         self._head = (host, int(port))
         self._node = (node["NodeManagerAddress"], int(node["NodeManagerPort"]))
@@ -74,10 +76,12 @@ class Cluster:
             self._lost("Ray has ended on this machine", error)
 
     def _lost(self, what: str, error: OSError) -> None:
-        ray.shutdown()
+        self.is_lost = True
+        if ray.is_initialized() and ray.get_runtime_context().get_node_id() == self._id:
+            ray.shutdown()
         raise RuntimeError(
             f"The workers are lost: {what}. Agent and buffer are as after the last execution; a "
-            "new process can go on from a `TrainingCheckpoint`. Ray was shut down in this one. "
+            "new process can go on from a `TrainingCheckpoint`. "
             f"Received: address={self._head[0]}:{self._head[1]}, {error}"
         ) from error
 

@@ -1,6 +1,7 @@
 """`RayCollector`: keeps the account of the environment steps that workers on Ray take."""
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,8 @@ class RayCollector:
         episodes: Int, episodes that ended in them.
         statistics: `EpisodeStatistics`.
         num_updates: Int, updates of the agent so far; the callback sets it.
-        policy_lag: Int, the largest lag of a policy in this epoch; the callback sets it back.
-        max_policy_lag: Float, updates after which `collect` waits for a worker. The callback sets
-            it.
+        policy_lag: Int, the largest lag of a policy in this epoch.
+        max_policy_lag: Float, updates after which `collect` waits for a worker.
         rating: `(gamma, n_step)` if workers compute initial priorities, else None.
     """
 
@@ -52,7 +52,7 @@ class RayCollector:
         self._credit = 0.0  # granted steps for which no order was given
         self._ordered = np.zeros(self._num_workers, np.int64)  # steps that have not arrived
         self._num_sent = np.zeros(self._num_workers, np.int64)  # orders, to share them equally
-        self._logs: list[dict[str, float]] = [{} for _ in self._states]
+        self._logs = plan.logs()
 
     @property
     def granted_steps(self) -> float:
@@ -84,16 +84,16 @@ class RayCollector:
         Some more are taken: orders are whole steps of all environments of a worker.
         """
         while True:
+            self.receive_all()
             # An empty buffer holds no steps that were taken before, as in `Collector`.
             done = max(len(self.replay), self.env_steps) if len(self.replay) else 0
             if done >= num_steps:
                 return
-            self._credit += num_steps - done
+            self._credit = max(self._credit, num_steps - done)
             while self._credit > 0:
                 self._order(at_random=True)
                 if self._credit > 0:
                     self._take_arrived(wait=True)
-            self.receive_all()
 
     def collect(self, policy: Policy, num_steps: float = 0, *, exactly: bool = False) -> int:
         """Orders `num_steps` and all steps granted before, and returns how many have arrived.
@@ -112,6 +112,8 @@ class RayCollector:
         while self._credit >= self._block_size or self._is_too_old():
             self._take_arrived(wait=True)
             self._order()
+        if not len(self.replay):  # `fit` draws from it next
+            self.receive_all()
         if exactly:
             self._take_the_rest()
         return self.env_steps - before
@@ -153,10 +155,10 @@ class RayCollector:
         self, worker: int, num_steps: int, at_random: bool = False, exactly: bool = False
     ) -> None:
         order = Order(num_steps, at_random, exactly, self.env_steps, self.episodes, self.rating)
-        self._running().send(worker, order, self.num_updates)
         self._credit -= num_steps
         self._ordered[worker] += num_steps
         self._num_sent[worker] += 1
+        self._running().send(worker, order, self.num_updates)
 
     def _take_arrived(self, wait: bool) -> bool:
         """Adds what has arrived, at most one block of each worker; returns whether any has."""
@@ -184,6 +186,8 @@ class RayCollector:
         self._ordered[worker] -= collected.num_steps
         self.episodes += collected.ended.number
         self.statistics.add_ended(collected.ended)
+        for text in collected.warnings:
+            warnings.warn(f"A worker warns: {text}", stacklevel=2)
         if not order.at_random:
             self._logs[worker] = collected.logs
             self.policy_lag = max(self.policy_lag, self.num_updates - reply.version)
@@ -205,9 +209,18 @@ class RayCollector:
         self._ordered[worker] = 0
 
     def _running(self) -> RayWorkers:
+        if self._workers is not None and self._workers.are_lost:
+            self._abandon(self._workers)
         if self._workers is None:
             self._workers = self.plan.start(self._states)
         return self._workers
+
+    def rate_by(self, rating: tuple[float, int] | None) -> None:
+        """Lets workers compute initial priorities by `(gamma, n_step)`, or not."""
+        self.rating = rating
+        if rating is not None and rating[1] > self.plan.n_step:
+            self.close()  # new workers have room for longer windows
+            self.plan.n_step = rating[1]
 
     def reset(self) -> None:
         """Ends the workers; new ones start new episodes."""
@@ -245,6 +258,7 @@ class RayCollector:
             "ordered": self._ordered.tolist(),
             "num_restarts": self.logs["worker_restarts"],
             "statistics": self.statistics.get_state(),
+            "logs": [dict(logs) for logs in self._logs],
             "generation": self.plan.generation,
             "entropy": self.plan.entropy,
             "workers": states,
@@ -269,6 +283,7 @@ class RayCollector:
         self.plan.generation, self.plan.entropy = state["generation"] + 1, state["entropy"]
         self._ordered = np.array(state["ordered"], np.int64)
         self.statistics.set_state(state["statistics"])
+        self._logs = [dict(logs) for logs in state["logs"]]
         self._states = list(state["workers"])
         for worker, saved in enumerate(self._states):
             if saved is None:  # it had died

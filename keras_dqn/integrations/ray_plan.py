@@ -24,6 +24,7 @@ class WorkerPlan:
         num_envs: Int, environments of one worker.
         block_size: Int, environment steps of an order: whole steps of all these environments.
         entropy: Int, from which the seeds of workers are derived.
+        n_step: Int, the longest returns for which workers compute initial priorities.
         generation: Int, how often workers were started anew; it changes their seeds.
     """
 
@@ -42,6 +43,7 @@ class WorkerPlan:
         self.num_envs = replay.num_envs // self.num_workers
         self.block_size = self.whole_steps(block_size)
         self.entropy: Any = np.random.SeedSequence(seed).entropy
+        self.n_step = 1
         self.generation = 0
         self.make_env = make_env
         self._explorations = explorations
@@ -52,6 +54,10 @@ class WorkerPlan:
     def whole_steps(self, num_steps: float) -> int:
         """Returns the next larger number of steps that all environments of a worker share."""
         return int(-(-num_steps // self.num_envs)) * self.num_envs
+
+    def logs(self) -> list[dict[str, float]]:
+        """Returns the logs of the workers' exploration rules before their first block."""
+        return [dict(exploration.logs) for exploration in self._explorations]
 
     def start(self, states: list[dict[str, Any] | None]) -> RayWorkers:
         """Starts workers with the states that earlier ones had, None for a new worker."""
@@ -67,5 +73,10 @@ class WorkerPlan:
         sequence = np.random.SeedSequence(self.entropy, spawn_key=key)
         seed = int(sequence.generate_state(1)[0]) % _NUM_SEEDS
         return WorkerSettings(
-            self.make_env, self._explorations[worker], self._rings, self.block_size, seed
+            self.make_env,
+            self._explorations[worker],
+            self._rings,
+            self.block_size,
+            self.n_step,
+            seed,
         )

@@ -57,7 +57,8 @@ class SharedPolicy:
         """Returns a reference to the weights that a worker's next order needs, or None."""
         assert self._policy is not None
         own = self._versions[worker]
-        if own is None or num_updates - self.version >= self._update_freq:
+        age = num_updates - self.version  # below 0 if earlier weights were restored
+        if own is None or not 0 <= age < self._update_freq:
             self._policy.refresh()
             self._weights = self._cluster.put(self._policy.get_weights())
             self.version = num_updates

@@ -16,6 +16,13 @@ from keras_dqn.integrations.ray_policy import SharedPolicy
 # A worker must not import this package as usual, but by `ray_process` itself.
 ray.cloudpickle.register_pickle_by_value(ray_process)
 
+_DEATHS = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.WorkerCrashedError,
+)
 MAX_ORDERS = 2  # of one worker at a time: the one it works on, and the next
 _MAX_DEATHS = 3  # of one worker in a row, without a block
 _PATIENCE = 5.0  # seconds until a look at the cluster, if nothing arrives
@@ -77,6 +84,11 @@ class RayWorkers:
     def num_orders(self, worker: int) -> int:
         """Returns the number of orders that a worker has not finished."""
         return sum(order is not None for order, *_ in self._results[worker])
+
+    @property
+    def are_lost(self) -> bool:
+        """Whether the cluster of the workers is lost."""
+        return self._cluster.is_lost
 
     @property
     def have_orders(self) -> bool:
@@ -172,7 +184,7 @@ class RayWorkers:
         order, version, result = self._results[worker][0]
         try:
             collected = ray.get(result)
-        except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+        except _DEATHS as error:
             self._replace(worker, error)
             return Reply(worker, order, version, None)
         if order is None:
@@ -184,7 +196,7 @@ class RayWorkers:
     def _state(self, worker: int, result: Any) -> dict[str, Any] | None:
         try:
             return ray.get(result)
-        except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
+        except _DEATHS as error:
             self._replace(worker, error)
             return None
 

@@ -37,7 +37,7 @@ def make_worker(num_envs, exploration, state=None, seed=3):
         make_env(num_envs), 1_000, num_envs=2 * (num_envs or 1)
     )
     rings = RingSpec.of(replay, num_envs or 1)
-    settings = WorkerSettings(lambda: make_env(num_envs), exploration, rings, 20, seed)
+    settings = WorkerSettings(lambda: make_env(num_envs), exploration, rings, 20, 2, seed)
     worker = CollectWorker(settings, state)
     worker.set_policy(Linear())
     return worker, replay
@@ -101,6 +101,23 @@ def test_new_weights_are_used_and_ratings_are_by_them():
         target = rewards[row] + 0.9 * rewards[row + 1] + 0.81 * values[row + 2].max()
         expected = abs(target - values[row, actions[row]])
         assert by_row[len(actions) - 1 - row] == pytest.approx(expected, rel=1e-5)
+
+
+def test_warnings_are_given_to_the_process_that_trains_once():
+    class Overshoots(gym.Wrapper):
+        def step(self, action):
+            observation, *rest = self.env.step(action)
+            return observation + np.float32(9.0), *rest
+
+    replay = keras_dqn.ReplayBuffer.from_env(make_env(None), 100)
+    settings = WorkerSettings(
+        lambda: Overshoots(make_env(None)), keras_dqn.Greedy(), RingSpec.of(replay, 1), 20, 1, 0
+    )
+    worker = CollectWorker(settings)
+    first, second = (worker.collect(Order(5, at_random=True)) for _ in range(2))
+    (text,) = first.warnings
+    assert "is outside the bounds of" in text
+    assert second.warnings == []
 
 
 def test_another_worker_goes_on_from_the_state():

@@ -14,7 +14,7 @@ from keras_dqn.integrations.ray import RayCollectTransitions
 
 
 class Numbered(gym.Env):
-    """Shows its process, the number of its episode and that of its step; ends at random steps.
+    """Shows its process and itself, the number of its episode and that of its step; ends at random steps.
 
     The observation is `(process, episode, step)`. The reward of a step is its number. So two rows
     that follow each other in a buffer tell whether they followed each other in an environment.
@@ -27,9 +27,10 @@ class Numbered(gym.Env):
         self.seconds = seconds
         self.end = end
         self.episode = 0
+        self.identity = os.getpid() + np.random.default_rng().random()
 
     def _observation(self) -> Any:
-        return np.array([os.getpid() + id(self) % 1_000 / 1_000, self.episode, self.step_number])
+        return np.array([self.identity, self.episode, self.step_number])
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
         super().reset(seed=seed)

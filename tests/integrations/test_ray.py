@@ -305,6 +305,7 @@ def test_errors_of_an_environment_end_fit():
         ({"block_size": 0}, "`block_size` must be at least 1"),
         ({"max_policy_lag": 0}, "`max_policy_lag` must be at least 1"),
         ({"policy_update_freq": 0.5}, "`policy_update_freq` must be an integer"),
+        ({"worker_options": {"max_restarts": 3}}, "`worker_options` must leave to the workers"),
         ({"worker_options": 3}, "`worker_options` must be a dict"),
         ({"warmup_steps": 10**9}, "`warmup_steps` must be between 0 and"),
         ({"max_env_steps": 3}, "`max_env_steps` must be at least"),
@@ -411,6 +412,123 @@ def test_a_fit_after_an_error_begins_new_episodes(tmp_path):
     assert steps == len(replay)
     train(agent, replay, collect)
     assert collect.env_steps > steps
+    check_numbers(replay, collect.env_steps)
+
+
+def test_a_warm_up_after_an_interrupted_one_takes_no_step_twice(monkeypatch):
+    replay, collect = make_run(numbered(), warmup_steps=100, max_env_steps=160, block_size=8)
+    add_block, calls = replay.add_block, []
+
+    def interrupted(*args):
+        add_block(*args)
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay, "add_block", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect.warm_up()
+    collect.warm_up()
+    assert 100 <= collect.env_steps <= 102
+    train(new_agent(), replay, collect, epochs=10)
+    assert collect.env_steps == len(replay) == 160
+
+
+def test_an_error_of_an_environment_is_none_of_the_disk(tmp_path):
+    """Also if it arrives while a checkpoint waits for the workers."""
+
+    class Resets(ray_runs.Numbered):
+        def step(self, action):
+            if self.episode > 4:
+                time.sleep(0.05)  # so that the blocks are under way when the epoch ends
+                raise ConnectionResetError("the simulator is gone")
+            return super().step(action)
+
+    replay, collect = make_run(lambda: Resets(), block_size=64, warmup_steps=10)
+    checkpoint = keras_dqn.TrainingCheckpoint(tmp_path)
+    with (
+        pytest.warns(UserWarning, match="order of chance"),
+        pytest.raises(ConnectionResetError, match="the simulator is gone"),
+    ):
+        train(new_agent(), replay, collect, epochs=40, steps=64, callbacks=[checkpoint])
+
+
+def test_no_episode_is_missing_in_the_means(tmp_path):
+    """Blocks also arrive between two epochs, while a checkpoint waits for them."""
+    replay, collect = make_run(numbered(), workers=3, block_size=16)
+    counted = []
+    add_ended = collect.collector.statistics.add_ended
+    collect.collector.statistics.add_ended = lambda ended: (
+        counted.append(ended.number),
+        add_ended(ended),
+    )
+    ended = []
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: ended.append(collect.collector.statistics.ended)
+    )
+    checkpoint = keras_dqn.TrainingCheckpoint(tmp_path)
+    with pytest.warns(UserWarning, match="order of chance"):
+        train(new_agent(), replay, collect, epochs=4, callbacks=[note, checkpoint])
+    last = [ended[i].number for i in range(4, len(ended), 5)]  # of each epoch
+    late = collect.collector.statistics.ended.number  # after the last epoch
+    assert sum(last) + late == sum(counted) == collect.episodes
+
+
+def test_weights_that_go_back_are_sent_too():
+    replay, collect = make_run(numbered(), policy_update_freq=1_000, max_policy_lag=10_000)
+    agent = new_agent()
+    train(agent, replay, collect)
+    shared = collect.collector._workers._policy
+    assert shared.version <= 8
+    agent.update_count.assign(0)
+    shared.version = 80
+    train(agent, replay, collect, epochs=1)
+    assert shared.version < 80
+
+
+def test_long_returns_are_rated():
+    kind = keras_dqn.PrioritizedReplayBuffer
+    replay, collect = make_run(Steady, kind=kind, warmup_steps=150)
+    collect.warm_up()  # workers begin before they know the length
+    rated, add_block = [], replay.add_block
+
+    def add(block, first_env):
+        rated.append(0 if block.rated is None else len(block.rated[0]))
+        add_block(block, first_env)
+
+    replay.add_block = add
+    train(new_agent(), replay, collect, n_step=30, epochs=4)
+    assert sum(rated) > 160 - 2 * 30
+
+
+def test_each_epoch_has_all_logs():
+    rules = [keras_dqn.EpsilonGreedy(0.25), keras_dqn.EpsilonGreedy(0.75)]
+    replay, collect = make_run(numbered(), exploration=rules, block_size=64)
+    history = train(new_agent(), replay, collect, epochs=3, steps=8).history
+    assert history["epsilon"] == [0.5] * 3
+
+
+def test_without_a_warm_up_the_first_block_is_awaited():
+    replay, collect = make_run(numbered(seconds=0.01), warmup_steps=0)
+    train(new_agent(), replay, collect, epochs=1)
+    assert len(replay) == collect.env_steps == 40
+
+
+def test_a_worker_without_memory_is_replaced(monkeypatch):
+    replay, collect = make_run(numbered(), workers=1)
+    agent = new_agent()
+    train(agent, replay, collect, epochs=1)
+    get, calls = ray.get, []
+
+    def out_of_memory_once(result):
+        calls.append(result)
+        if len(calls) == 1:
+            raise ray.exceptions.OutOfMemoryError("too little memory")
+        return get(result)
+
+    monkeypatch.setattr(ray, "get", out_of_memory_once)
+    with pytest.warns(UserWarning, match="A worker has died.*too little memory"):
+        train(agent, replay, collect, epochs=1)
     check_numbers(replay, collect.env_steps)
 
 
