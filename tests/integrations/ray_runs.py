@@ -14,9 +14,9 @@ from keras_dqn.integrations.ray import RayCollectTransitions
 
 
 class Numbered(gym.Env):
-    """Shows its process and itself, the number of its episode and that of its step; ends at random steps.
+    """Shows itself, the number of its episode and that of its step; ends at random steps.
 
-    The observation is `(process, episode, step)`. The reward of a step is its number. So two rows
+    The observation is `(environment, episode, step)`. The reward of a step is its number. So two rows
     that follow each other in a buffer tell whether they followed each other in an environment.
     """
 
