@@ -16,8 +16,8 @@ from keras_dqn.integrations.ray import RayCollectTransitions
 class Numbered(gym.Env):
     """Shows itself, the number of its episode and that of its step; ends at random steps.
 
-    The observation is `(environment, episode, step)`. The reward of a step is its number. So two rows
-    that follow each other in a buffer tell whether they followed each other in an environment.
+    The observation is `(environment, episode, step)`. The reward of a step is its number. So two
+    rows that follow each other in a buffer tell whether they did so in an environment.
     """
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
