@@ -78,6 +78,8 @@ def run(name, arguments, monkeypatch, capsys):
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
 

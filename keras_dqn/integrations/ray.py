@@ -48,7 +48,7 @@ def ape_x_epsilons(num_workers: int, *, epsilon: float = 0.4, alpha: float = 7.0
 
     Example:
     >>> [round(epsilon, 4) for epsilon in ape_x_epsilons(3)]
-    [0.4, 0.0256, 0.0016]
+    [0.4, 0.0162, 0.0007]
 
     Reference:
         Horgan et al., 2018, "Distributed prioritized experience replay", section 4.1.

@@ -26,6 +26,7 @@ def _cluster():
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     ray.cloudpickle.register_pickle_by_value(ray_runs)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.shutdown()  # of an example that ran in this process before
     ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=2)
     yield
     ray.shutdown()
@@ -39,7 +40,12 @@ def test_the_epsilons_of_ape_x():
 
 @pytest.mark.parametrize(
     ("workers", "envs", "mode"),
-    [(1, None, None), (2, 1, "NextStep"), (2, 3, "SameStep"), (3, 2, "Disabled")],
+    [
+        (1, None, None),
+        pytest.param(2, 1, "NextStep", marks=pytest.mark.hard),
+        (2, 3, "SameStep"),
+        pytest.param(3, 2, "Disabled", marks=pytest.mark.hard),
+    ],
 )
 def test_counts_add_up_and_max_env_steps_is_exact(workers, envs, mode):
     make_env = numbered() if envs is None else numbered(envs, mode)
@@ -112,11 +118,11 @@ def test_a_slow_worker_is_awaited_before_its_weights_are_too_old(tmp_path):
         path = tmp_path / "made"
         slow = path.exists()
         path.touch()
-        return ray_runs.Numbered(seconds=0.05 if slow else 0.0)
+        return ray_runs.Numbered(seconds=0.01 if slow else 0.0)
 
     replay, collect = make_run(numbered(), block_size=4, max_policy_lag=24, warmup_steps=8)
     collect.collector.plan.make_env = make_env
-    history = train(new_agent(), replay, collect, epochs=2, steps=160).history
+    history = train(new_agent(), replay, collect, epochs=2, steps=80).history
     assert all(16 < lag <= 24 + 8 for lag in history["policy_lag"])
     check_numbers(replay, collect.env_steps)
 
@@ -135,8 +141,15 @@ def test_a_schedule_counts_the_steps_of_all_workers():
     assert collect.collector.logs["epsilon"] == 0.0
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
-@pytest.mark.parametrize(("envs", "mode"), [(None, None), (2, "SameStep")])
+@pytest.mark.parametrize(
+    ("envs", "mode", "n_step"),
+    [
+        (None, None, 3),
+        (2, "SameStep", 1),
+        pytest.param(None, None, 1, marks=pytest.mark.hard),
+        pytest.param(2, "SameStep", 3, marks=pytest.mark.hard),
+    ],
+)
 def test_first_priorities_are_those_of_the_agent(n_step, envs, mode):
     """With a learning rate of 0 the worker's weights are the agent's, and the target's equal."""
     make_env = numbered() if envs is None else numbered(envs, mode)
@@ -180,6 +193,7 @@ def test_a_worker_needs_neither_keras_nor_much_memory():
         assert resident < 150
 
 
+@pytest.mark.hard
 def test_a_worker_whose_environment_uses_the_package_loads_it():
     def make_env():
         import keras_dqn as package
@@ -354,7 +368,7 @@ def test_a_fit_after_ctrl_c_takes_what_was_under_way():
     check_numbers(replay, collect.env_steps)
 
 
-@pytest.mark.parametrize("at", ["finish", "add_block"])
+@pytest.mark.parametrize("at", [pytest.param("finish", marks=pytest.mark.hard), "add_block"])
 def test_ctrl_c_while_a_block_is_added_joins_no_two_episodes(at, monkeypatch):
     """The steps of that block are lost; all others are in the buffer, none twice."""
     replay, collect = make_run(numbered(end=0.0), block_size=16)

@@ -260,6 +260,7 @@ def test_workers_of_ray_collect_for_two_replicas(mirrored):
 
     agent = make_agent(mirrored)
     replay = keras_dqn.ReplayBuffer.from_env(make_env(), 1_000, num_envs=2, seed=0)
+    ray.shutdown()  # of an example that ran in this process before
     ray.init("local", include_dashboard=False, log_to_driver=False, num_cpus=2)
     try:
         collect = RayCollectTransitions(
