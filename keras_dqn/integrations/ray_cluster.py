@@ -8,6 +8,8 @@ from typing import Any
 
 INSTALL_COMMAND = "python -m pip install ray ai-edge-litert"
 _CHECK_EVERY = 5.0  # seconds between two looks
+_PART = 2**16  # bytes; Ray puts an argument of more than 100 KB into its store
+_MOST_SENT = 2**22  # bytes
 _HEAD_TIMEOUT = 20.0  # seconds; after 60 Ray ends the process
 
 try:
@@ -64,10 +66,17 @@ class Cluster:
         else:
             self._answered_at = now
 
-    def put(self, value: Any) -> Any:
-        """Puts a value where all workers can read it, and returns a reference to it."""
-        self._check_own_node()
-        return ray.put(value)
+    def parts_of(self, value: Any) -> list[Any]:
+        """Returns a pickled value as arguments for a call of a worker, which joins them.
+
+        A small value goes with the call itself. A large one is put into Ray's store, once for all
+        workers.
+        """
+        pickled = ray.cloudpickle.dumps(value)
+        if len(pickled) > _MOST_SENT:
+            self._check_own_node()
+            return [ray.put(pickled)]
+        return [pickled[i : i + _PART] for i in range(0, len(pickled), _PART)]
 
     def _check_own_node(self) -> None:
         try:

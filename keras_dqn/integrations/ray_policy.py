@@ -8,12 +8,12 @@ import numpy as np
 from keras_dqn.acting.collect_worker import RingSpec
 from keras_dqn.acting.host_policy import HostPolicy
 from keras_dqn.acting.policy import Policy
-from keras_dqn.integrations.ray_cluster import Cluster, ray
+from keras_dqn.integrations.ray_cluster import Cluster
 from keras_dqn.spaces.observation_spec import ObservationSpec
 
 
 class SharedPolicy:
-    """Knows which weights each worker has, and puts new ones into Ray's store, once for all.
+    """Knows which weights each worker has, and gives it new ones.
 
     Args:
         cluster: `Cluster`.
@@ -23,21 +23,22 @@ class SharedPolicy:
         update_freq: Int, updates after which workers get new weights.
 
     Attributes:
-        sent: What workers were given: a reference to a pickled policy, and whether it needs Keras.
+        sent: What workers were given: whether the policy needs Keras, and its parts, pickled. Empty
+            before the first policy.
         version: Int, the number of updates that the last weights had.
     """
 
     def __init__(
         self, cluster: Cluster, rings: RingSpec, num_workers: int, noisy: bool, update_freq: int
     ) -> None:
-        self.sent: tuple[Any, bool] | None = None
+        self.sent: list[Any] = []
         self.version = 0
         self._cluster = cluster
         self._rings = rings
         self._noisy = noisy
         self._update_freq = update_freq
         self._policy: Policy | None = None
-        self._weights: Any = None  # a reference to the weights of this version
+        self._weights: list[Any] = []  # the parts of the weights of this version
         self._versions: list[int | None] = [None] * num_workers  # that the workers have
 
     def use(self, policy: Policy, num_updates: int) -> bool:
@@ -46,24 +47,23 @@ class SharedPolicy:
             return False
         policy.refresh()
         portable = self._portable(policy)
-        pickled = self._cluster.put(ray.cloudpickle.dumps(portable))
-        self.sent = pickled, not isinstance(portable, HostPolicy)
+        self.sent = [not isinstance(portable, HostPolicy), *self._cluster.parts_of(portable)]
         self._policy = policy
         self.version = num_updates
         self._versions = [num_updates] * len(self._versions)
         return True
 
-    def weights_for(self, worker: int, num_updates: int) -> Any:
-        """Returns a reference to the weights that a worker's next order needs, or None."""
+    def weights_for(self, worker: int, num_updates: int) -> list[Any]:
+        """Returns the parts of the weights for a worker's next order; none if it has them."""
         assert self._policy is not None
         own = self._versions[worker]
         age = num_updates - self.version  # below 0 if earlier weights were restored
         if own is None or not 0 <= age < self._update_freq:
             self._policy.refresh()
-            self._weights = self._cluster.put(self._policy.get_weights())
+            self._weights = self._cluster.parts_of(self._policy.get_weights())
             self.version = num_updates
         if own == self.version:
-            return None
+            return []
         self._versions[worker] = self.version
         return self._weights
 

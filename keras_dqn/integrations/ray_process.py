@@ -15,18 +15,21 @@ class Worker:
 
         self.worker = CollectWorker(cloudpickle.loads(settings), state)
 
-    def set_policy(self, policy: bytes, needs_keras: bool) -> None:
-        """Takes a pickled policy."""
+    def set_policy(self, needs_keras: bool, *parts: bytes) -> None:
+        """Takes the parts of a pickled policy."""
         from ray import cloudpickle
 
         if needs_keras:
             import keras_dqn
 
             keras_dqn.DQN  # noqa: B018 - loads the package, which registers its classes
-        self.worker.set_policy(cloudpickle.loads(policy))
+        self.worker.set_policy(cloudpickle.loads(b"".join(parts)))
 
-    def collect(self, order: Any, weights: Any) -> Any:
-        """Takes the steps of an `Order`, and returns `Collected`."""
+    def collect(self, order: Any, *parts: bytes) -> Any:
+        """Takes the steps of an `Order` with pickled weights, if any, and returns `Collected`."""
+        from ray import cloudpickle
+
+        weights = cloudpickle.loads(b"".join(parts)) if parts else None
         return self.worker.collect(order, weights)
 
     def get_state(self) -> dict:

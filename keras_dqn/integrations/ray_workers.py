@@ -104,10 +104,10 @@ class RayWorkers:
 
     def send(self, worker: int, order: Order, num_updates: int) -> None:
         """Gives a worker an order, with new weights if its own are too old."""
-        weights = None
+        weights: list[Any] = []
         if not order.at_random:
             weights = self._policy.weights_for(worker, num_updates)
-        result = self._actors[worker].collect.remote(order, weights)
+        result = self._actors[worker].collect.remote(order, *weights)
         self._results[worker].append((order, self._policy.version, result))
 
     def use(self, policy: Policy, num_updates: int) -> None:
@@ -174,7 +174,7 @@ class RayWorkers:
         self._send_policy(worker)
 
     def _send_policy(self, worker: int) -> None:
-        if self._policy.sent is None:
+        if not self._policy.sent:
             return
         result = self._actors[worker].set_policy.remote(*self._policy.sent)
         self._results[worker].append((None, 0, result))

@@ -137,7 +137,13 @@ def test_what_does_not_answer_is_lost(monkeypatch):
         clock[0] = 27.0
         with pytest.raises(RuntimeError, match=r"the head node of Ray does not.*Received: addr"):
             cluster.check(at_once=True)
-        assert cluster.put(3) == [3]
+        small, large = b"3" * 200_000, b"3" * 5_000_000
+        parts = cluster.parts_of(small)
+        assert ray_cluster.ray.cloudpickle.loads(b"".join(parts)) == small
+        assert max(map(len, parts)) < 100_000  # else Ray puts them into its store
+        (reference,) = cluster.parts_of(large)
+        assert ray_cluster.ray.cloudpickle.loads(*reference) == large
+    assert cluster.parts_of(small) == parts  # needs no store
     with pytest.raises(RuntimeError, match="Ray has ended on this machine"):
-        cluster.put(3)  # which would end the process
+        cluster.parts_of(large)  # its store would end the process
     assert ended == [True, True]
