@@ -253,6 +253,9 @@ def check_kills(times, epochs, **kwargs):
     with pytest.warns(UserWarning, match="A worker has died, and a new one begins in its place"):
         train(new_agent(), replay, collect, epochs=epochs, callbacks=[killer, ask])
     assert len(killed) == times == collect.collector.logs["worker_restarts"]
+    check_numbers(replay, collect.env_steps)
+    train(new_agent(), replay, collect, epochs=2)  # all new workers have begun then
+    epochs += 2
     episodes = check_numbers(replay, collect.env_steps)
     assert len({episode[0] for episode in episodes}) > times  # environments of so many processes
     granted = collect.collector.granted_steps
