@@ -91,8 +91,8 @@ class RayCollectTransitions(CollectingCallback):
     `worker_restarts`. `epsilon` is the mean over the workers.
 
     With a `PrioritizedReplayBuffer`, workers compute the initial priorities: the absolute n-step TD
-    errors under their own weights. A `CategoricalDQN` has priorities of another kind (a KL
-    divergence); its new transitions get the largest priority so far.
+    errors under their own weights. An agent with a `priority` of its own, such as `CategoricalDQN`
+    (a KL divergence), does not use them: new transitions get the largest priority so far.
 
     Args:
         make_env: Function of no arguments that returns a `gym.Env` or `gym.vector.VectorEnv`. It

@@ -186,14 +186,14 @@ class RayCollector:
         self._ordered[worker] -= collected.num_steps
         self.episodes += collected.ended.number
         self.statistics.add_ended(collected.ended)
-        for text in collected.warnings:
-            warnings.warn(f"A worker warns: {text}", stacklevel=2)
         if not order.at_random:
             self._logs[worker] = collected.logs
             self.policy_lag = max(self.policy_lag, self.num_updates - reply.version)
         if order.exactly:  # the worker has kept no rest
             self._give_back(worker)
         self.replay.add_block(collected.block, worker * self.plan.num_envs)
+        for text in collected.warnings:  # last: a filter can make errors of them
+            warnings.warn(f"A worker warns: {text}", stacklevel=2)
 
     def _lost(self, worker: int) -> None:
         """Notes that a new worker has begun in the place of one that died."""

@@ -159,9 +159,8 @@ class RayWorkers:
 
     def stop(self) -> None:
         """Ends the workers."""
-        for actor in self._actors:
-            if ray.is_initialized():
-                ray.kill(actor)
+        for actor in self._actors if ray.is_initialized() else []:
+            ray.kill(actor)
         self._actors = []
 
     def _start(self, worker: int, state: dict[str, Any] | None) -> None:
@@ -222,12 +221,12 @@ class RayWorkers:
                 f"Received: worker={worker}, {reason}"
             ) from error
         self.num_restarts += 1
-        warnings.warn(
-            f"A worker has died, and a new one begins in its place; its running episodes are cut. "
-            f"Received: worker={worker}, {reason}",
-            stacklevel=2,
-        )
         ray.kill(self._actors[worker])  # if it only does not answer
         self._results[worker].clear()
         self._policy.forget(worker)
         self._start(worker, None)
+        warnings.warn(
+            "A worker has died, and a new one begins in its place; its running episodes are cut. "
+            f"Received: worker={worker}, {reason}",
+            stacklevel=2,
+        )

@@ -18,6 +18,7 @@ ray = pytest.importorskip("ray")
 import ray_runs  # noqa: E402
 from ray_runs import check_numbers, make_run, new_agent, numbered, train  # noqa: E402
 
+from keras_dqn.integrations import ray_workers  # noqa: E402
 from keras_dqn.integrations.ray import RayCollectTransitions, ape_x_epsilons  # noqa: E402
 
 
@@ -529,6 +530,37 @@ def test_without_a_warm_up_the_first_block_is_awaited():
     replay, collect = make_run(numbered(seconds=0.01), warmup_steps=0)
     train(new_agent(), replay, collect, epochs=1)
     assert len(replay) == collect.env_steps == 40
+
+
+def test_large_weights_go_through_the_store_of_ray():
+    keras.utils.set_random_seed(0)
+    wide = [keras.layers.Dense(1_100), keras.layers.Dense(1_100), keras.layers.Dense(3)]
+    agent = keras_dqn.DQN(keras.Sequential([keras.Input((3,)), *wide]))
+    agent.compile(keras.optimizers.SGD(0.0), steps_per_execution=8, jit_compile=False)
+    replay, collect = make_run(
+        numbered(), workers=1, kind=keras_dqn.PrioritizedReplayBuffer, warmup_steps=10
+    )
+    train(agent, replay, collect, epochs=1)
+    (weights,) = collect.collector._workers._policy._weights
+    assert isinstance(weights, ray.ObjectRef)
+    check_numbers(replay, collect.env_steps)
+
+
+def test_workers_that_send_nothing_are_looked_for(monkeypatch):
+    monkeypatch.setattr(ray_workers, "_PATIENCE", 0.05)
+    monkeypatch.setattr(ray_workers, "_SLOW", 0.2)
+    replay, collect = make_run(numbered(seconds=0.2), workers=1, warmup_steps=4)
+    with pytest.warns(UserWarning, match=r"No worker has sent a block.*1 workers, free in"):
+        collect.warm_up()
+    assert len(replay) == 4
+
+
+def test_a_bound_of_the_lag_needs_an_agent():
+    _, collect = make_run(numbered(), max_policy_lag=9)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    collect.set_model(model)
+    with pytest.raises(ValueError, match="`max_policy_lag` needs a DQN"):
+        collect.on_train_begin()
 
 
 def test_a_worker_without_memory_is_replaced(monkeypatch):
