@@ -164,8 +164,8 @@ def workers(args):
             if not keeps:
                 policy.host_policy = _refuse
             began = time.perf_counter()
-            while len({w for w, logs in enumerate(source._logs) if logs}) < count:
-                source.collect(policy, 8 * count)
+            source.collect(policy, 8 * count)  # a block of each
+            source.receive_all()
             seconds = time.perf_counter() - began
             sizes = np.array([memory_of(source._workers.process(w)["pid"]) for w in range(count)])
             source.close()
