@@ -70,6 +70,7 @@ HOST_ONLY = [
     "acting/native_log.py",
     "acting/numpy_program.py",
     "acting/observations.py",
+    "acting/recorded_returns.py",
     "acting/stateful_wrappers.py",
     "arguments.py",
     "files.py",

@@ -14,6 +14,7 @@ from keras_dqn.acting.env_calls import calls_of
 from keras_dqn.acting.episode_record import EpisodeRecord
 from keras_dqn.acting.exploration import Exploration
 from keras_dqn.acting.observations import batch_of, copy_of, equal, with_rows
+from keras_dqn.acting.recorded_returns import recorded_return, recorded_returns
 from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.env_spaces import Environment, num_envs_of, single_spaces
 
@@ -32,6 +33,8 @@ class Step(NamedTuple):
         truncated: `[E]` bool.
         next_observation: `[E, ...]`, the real next ones: the final one where an episode ended.
         stepped: `[E]` bool, False where the environment was reset instead of stepped.
+        recorded: `[E]` float64, the returns that `RecordEpisodeStatistics` of Gymnasium recorded
+            for episodes that ended with the step, NaN elsewhere; None if there are none.
     """
 
     observation: Any
@@ -41,6 +44,7 @@ class Step(NamedTuple):
     truncated: NDArray[np.bool_]
     next_observation: Any
     stepped: NDArray[np.bool_]
+    recorded: NDArray[np.float64] | None = None
 
 
 class EnvironmentStepper:
@@ -126,7 +130,8 @@ class EnvironmentStepper:
         elif self._mode is AutoresetMode.NEXT_STEP:
             self._resetting = ended
         self.observation = after
-        return Step(before, action, reward, terminated, truncated, final, stepped)
+        recorded = recorded_returns(info, ended) if ended.any() else None
+        return Step(before, action, reward, terminated, truncated, final, stepped, recorded)
 
     def _reset_where(self, ended: NDArray[np.bool_]) -> Any:
         seeds = None
@@ -222,10 +227,12 @@ class EnvironmentStepper:
     def _step_single(self, action: int) -> Step:
         before = self.observation
         action = self.action_spec.to_env(action)
-        after, reward, terminated, truncated, _ = _five(self.env.step(action))
+        after, reward, terminated, truncated, info = _five(self.env.step(action))
         after = self._own(after)
         self.observation = after
+        recorded = None
         if terminated or truncated:
+            recorded = recorded_return(info)
             seed = None if self.record is None else self.record.begin()
             self.observation = self._own(self.env.reset(seed=seed)[0])
         return Step(
@@ -236,6 +243,7 @@ class EnvironmentStepper:
             np.array([truncated], bool),
             after,
             _STEPPED,
+            recorded,
         )
 
 

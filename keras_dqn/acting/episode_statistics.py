@@ -24,6 +24,10 @@ class EndedEpisodes(NamedTuple):
 class EpisodeStatistics:
     """Sums rewards per environment and averages over the episodes that ended in the epoch.
 
+    The return that Gymnasium's `RecordEpisodeStatistics` recorded for an episode is used instead of
+    the sum, which may be one of clipped rewards. From the first record on, an end without one, such
+    as a lost life, ends no episode here.
+
     Args:
         num_envs: Int, environments, E.
 
@@ -36,6 +40,7 @@ class EpisodeStatistics:
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, np.int64)
         self.means: dict[str, float] = {}
+        self._has_records = False
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -53,6 +58,13 @@ class EpisodeStatistics:
         self._returns += step.reward * step.stepped
         self._lengths += step.stepped
         ended = (step.terminated | step.truncated) & step.stepped
+        if step.recorded is None:
+            ended &= not self._has_records
+        else:
+            has_record = ~np.isnan(step.recorded)
+            self._has_records = True
+            self._returns = np.where(has_record, step.recorded, self._returns)
+            ended &= has_record
         num_ended = int(np.count_nonzero(ended))
         if not num_ended:
             return 0
@@ -84,6 +96,7 @@ class EpisodeStatistics:
             "returns": self._returns.copy(),
             "lengths": self._lengths.copy(),
             "means": dict(self.means),
+            "has_records": self._has_records,
             "num_ended": self._num_ended,
             "sum_of_returns": self._sum_of_returns,
             "sum_of_lengths": self._sum_of_lengths,
@@ -94,6 +107,7 @@ class EpisodeStatistics:
         self._returns = np.array(state["returns"], float)
         self._lengths = np.array(state["lengths"], np.int64)
         self.means = dict(state["means"])
+        self._has_records = state.get("has_records", False)  # older states have none
         self._num_ended = state["num_ended"]
         self._sum_of_returns = state["sum_of_returns"]
         self._sum_of_lengths = state["sum_of_lengths"]

@@ -30,6 +30,8 @@ class CollectTransitions(CollectingCallback):
     means over the episodes that ended in this epoch; and `epsilon` or `temperature`. If no episode
     ended in this epoch, the means of an earlier epoch stay. Before the first end of an episode the
     logs do not have them. Callbacks that read these logs must come after this one in the list.
+    `episode_return` is the return that Gymnasium's `RecordEpisodeStatistics` recorded, if it stands
+    below wrappers that change the rewards; else the sum of the rewards.
 
     Args:
         env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` actions.
