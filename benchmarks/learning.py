@@ -7,6 +7,7 @@ Each seed is a process with one thread. When it ends, it adds its rows to the en
 with the mean of 100 greedy episodes of the agent at the end. Seeds in the file are not run again;
 an interrupted seed leaves no rows and begins anew. `benchmarks/plot.py` reads the files.
 LunarLander needs `python -m pip install "gymnasium[box2d]"`, MinAtar `pip install minatar`.
+`benchmarks/learning_peers.py` has the presets of other libraries, and says what they need.
 """
 
 import argparse
@@ -22,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's own log, on i
 os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")  # read on import too
 
 import keras
+import learning_peers
 import presets
 
 import keras_dqn
@@ -51,6 +53,14 @@ class Rows(keras.callbacks.Callback):
 def train(env, preset, budget, seed):
     """Returns the rows of one run."""
     rows = Rows(f"{env} {preset} seed {seed}")
+    if preset in learning_peers.PEERS:
+        learning_peers.PEERS[preset](env, seed, budget, rows)
+    else:
+        train_ours(env, preset, budget, seed, rows)
+    return [[env, preset, budget, seed, *row] for row in rows.rows]
+
+
+def train_ours(env, preset, budget, seed, rows):
     keras.utils.set_random_seed(seed)
     run = presets.PRESETS[preset](env, seed, budget)
     limit = {"max_episode_steps": run.max_episode_steps}
@@ -64,7 +74,6 @@ def train(env, preset, budget, seed):
     )
     test = keras_dqn.EvaluatePolicy(run.test_env, episodes=100, seed=seed + 2_000, **limit)
     rows.add(history.history["env_steps"][-1], test.evaluate(run.agent), final=1)
-    return [[env, preset, budget, seed, *row] for row in rows.rows]
 
 
 def final_returns(path):
@@ -93,7 +102,8 @@ def arguments():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--env", choices=presets.ENVIRONMENTS, default="CartPole-v1")
-    parser.add_argument("--preset", choices=presets.PRESETS, help="default: the environment's own")
+    names = [*presets.PRESETS, *learning_peers.PEERS]
+    parser.add_argument("--preset", choices=names, help="default: the environment's own")
     parser.add_argument("--env-steps", type=int, help="budget (default: the environment's own)")
     parser.add_argument("--first-seed", type=int, default=0, help="default 0")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds (default 1)")
