@@ -3,10 +3,12 @@
     python benchmarks/learning.py --env CartPole-v1 --first-seed 0 --seeds 20
 
 Each seed is a process with one thread. When it ends, it adds its rows to the environment's file in
-`benchmarks/learning/`: one for each evaluation of ten episodes during training, and a final one
-with the mean of 100 greedy episodes of the agent at the end. Seeds in the file are not run again;
-an interrupted seed leaves no rows and begins anew. `benchmarks/plot.py` reads the files.
-LunarLander needs `python -m pip install "gymnasium[box2d]"`, MinAtar `pip install minatar`.
+`benchmarks/learning/`: one for each evaluation during training, of ten episodes or as many as the
+preset says, and a final one with the mean of 100 greedy episodes of the agent at the end. Seeds in
+the file are not run again; an interrupted seed leaves no rows and begins anew, or goes on if
+`--checkpoints` was given. `benchmarks/plot.py` reads the files.
+LunarLander needs `python -m pip install "gymnasium[box2d]"`, MinAtar `pip install minatar`,
+Pong `pip install ale-py`.
 `benchmarks/learning_peers.py` has the presets of other libraries, and says what they need.
 """
 
@@ -44,32 +46,44 @@ class Rows(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.add(logs["env_steps"], logs["val_return"])
 
+    def get_state(self):
+        return {"rows": self.rows, "seconds": time.perf_counter() - self._start}
+
+    def set_state(self, state):
+        self.rows, self._start = state["rows"], time.perf_counter() - state["seconds"]
+
     def add(self, env_steps, val_return, final=0):
         seconds = time.perf_counter() - self._start
         self.rows.append([int(env_steps), round(val_return, 2), round(seconds, 1), final])
         print(f"{self._name}, {env_steps:,.0f} steps: {val_return:.1f}", file=sys.stderr)
 
 
-def train(env, preset, budget, seed):
+def train(env, preset, budget, seed, checkpoints=None):
     """Returns the rows of one run."""
     rows = Rows(f"{env} {preset} seed {seed}")
     if preset in learning_peers.PEERS:
         learning_peers.PEERS[preset](env, seed, budget, rows)
     else:
-        train_ours(env, preset, budget, seed, rows)
+        train_ours(env, preset, budget, seed, rows, checkpoints)
     return [[env, preset, budget, seed, *row] for row in rows.rows]
 
 
-def train_ours(env, preset, budget, seed, rows):
+def train_ours(env, preset, budget, seed, rows, checkpoints):
     keras.utils.set_random_seed(seed)
     run = presets.PRESETS[preset](env, seed, budget)
     limit = {"max_episode_steps": run.max_episode_steps}
-    evaluate = keras_dqn.EvaluatePolicy(run.test_env, episodes=10, seed=seed + 1_000, **limit)
+    evaluate = keras_dqn.EvaluatePolicy(
+        run.test_env, episodes=run.episodes, seed=seed + 1_000, **limit
+    )
+    callbacks = [*run.callbacks, evaluate, rows]
+    if checkpoints:
+        folder = checkpoints / f"{env}-{preset}-{budget}-{seed}".replace("/", "-")
+        callbacks.append(keras_dqn.TrainingCheckpoint(folder))
     history = run.agent.fit(
         run.data,
         epochs=run.epochs,
         steps_per_epoch=run.epoch_updates,
-        callbacks=[*run.callbacks, evaluate, rows],
+        callbacks=callbacks,
         verbose=0,
     )
     test = keras_dqn.EvaluatePolicy(run.test_env, episodes=100, seed=seed + 2_000, **limit)
@@ -94,6 +108,8 @@ def append(path, rows):
 def run_in_a_process(args, seed):
     command = [sys.executable, __file__, "--env", args.env, "--preset", args.preset]
     command += ["--env-steps", args.env_steps, "--first-seed", seed, "--csv", args.csv]
+    if args.checkpoints:
+        command += ["--checkpoints", args.checkpoints]
     subprocess.run([*map(str, command)], stdout=subprocess.DEVNULL)
 
 
@@ -109,6 +125,9 @@ def arguments():
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds (default 1)")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once (default 2)")
     parser.add_argument("--csv", type=pathlib.Path, help="default benchmarks/learning/ENV.csv")
+    parser.add_argument(
+        "--checkpoints", type=pathlib.Path, help="folder for the states of runs (default: none)"
+    )
     args = parser.parse_args()
     preset, budget = presets.ENVIRONMENTS[args.env]
     args.preset = args.preset or preset.__name__
@@ -128,7 +147,7 @@ def main():
     missing = [seed for run, seed in runs.items() if run not in returns]
     if args.seeds == 1:
         for seed in missing:
-            append(args.csv, train(args.env, args.preset, args.env_steps, seed))
+            append(args.csv, train(args.env, args.preset, args.env_steps, seed, args.checkpoints))
     else:
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(lambda seed: run_in_a_process(args, seed), missing))

@@ -26,7 +26,7 @@ import keras_dqn
 
 @dataclasses.dataclass
 class Run:
-    """What a run needs. `test_env` and `max_episode_steps` are for its evaluation."""
+    """What a run needs. `test_env` and what comes after the updates are for its evaluation."""
 
     agent: keras_dqn.DQN
     data: keras_dqn.ReplayDataset
@@ -35,6 +35,7 @@ class Run:
     updates: int
     epoch_updates: int
     max_episode_steps: int | None = None
+    episodes: int = 10  # of an evaluation during training
 
     @property
     def epochs(self):
@@ -61,7 +62,7 @@ def quick_start(env_id, seed, env_steps):
     )
     callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.005)]
     data = replay.dataset(batch_size=64, gamma=0.99, n_step=5)
-    return Run(agent, data, callbacks, test_env, updates, epoch_updates=2_000)
+    return Run(agent, data, callbacks, test_env, updates, epoch_updates=2_000, episodes=100)
 
 
 def acrobot(env_id, seed, env_steps):
@@ -173,13 +174,59 @@ def minatar(env_id, seed, env_steps):
     )
 
 
+def atari(env_id, seed, env_steps):
+    """Double DQN with 3-step returns and the network of the first DQN paper (Mnih et al., 2013).
+
+    The protocol is that of Machado et al., 2018, "Revisiting the Arcade Learning Environment", and
+    of Dopamine: frame skip 4, sticky actions with probability 0.25, no random start, 84x84 grey
+    frames of which 4 are stacked, the minimal action set, and a lost life ends nothing. Rewards are
+    clipped in training alone, and evaluation plays whole games of at most 108,000 frames. One
+    environment step is four frames.
+    """
+    import ale_py
+
+    gym.register_envs(ale_py)
+    protocol = {"repeat_action_probability": 0.25, "noop_max": 0, "use_fire_reset": False}
+    protocol |= {"frameskip": 4, "episodic_life": False, "reward_clipping": False}
+    test_env = gym.make_vec(env_id, num_envs=10, **protocol)
+    env = gym.make_vec(env_id, num_envs=8, **protocol)
+    env = gym.wrappers.vector.RecordEpisodeStatistics(env)
+    env = gym.wrappers.vector.ClipReward(env, -1.0, 1.0)
+    num_actions = int(env.single_action_space.n)
+    layers = keras.layers
+    network = keras.Sequential([keras.Input(env.single_observation_space.shape)])
+    network.add(layers.Permute((2, 3, 1)))
+    network.add(layers.Rescaling(1 / 255))
+    network.add(layers.Conv2D(16, 8, 4, activation="relu"))
+    network.add(layers.Conv2D(32, 4, 2, activation="relu"))
+    network.add(layers.Flatten())
+    network.add(layers.Dense(256, "relu"))
+    network.add(layers.Dense(num_actions))
+    updates = (env_steps - 5_000) // 4
+    agent = keras_dqn.DQN(network, double=True)
+    agent.compile(keras.optimizers.Adam(2.5e-4, epsilon=1.5e-4), steps_per_execution=8)
+    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=100_000, frame_stack=4, seed=seed)
+    collect = keras_dqn.CollectTransitions(
+        env,
+        replay,
+        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.01, 50_000)),
+        env_steps_per_update=4,
+        warmup_steps=5_000,
+        max_env_steps=env_steps,
+        seed=seed,
+    )
+    callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.005)]
+    data = replay.dataset(batch_size=32, gamma=0.99, n_step=3)
+    return Run(agent, data, callbacks, test_env, updates, epoch_updates=6_250)
+
+
 def adam(learning_rate, updates):
     """Returns Adam with clipped gradients and a learning rate that decays to 0."""
     decay = keras.optimizers.schedules.PolynomialDecay(learning_rate, updates, 0.0)
     return keras.optimizers.Adam(decay, clipnorm=10.0)
 
 
-FUNCTIONS = (quick_start, acrobot, mountain_car, lunar_lander, minatar)
+FUNCTIONS = (quick_start, acrobot, mountain_car, lunar_lander, minatar, atari)
 PRESETS = {function.__name__: function for function in FUNCTIONS}
 ENVIRONMENTS = {
     "CartPole-v1": (quick_start, 50_000),
@@ -191,4 +238,5 @@ ENVIRONMENTS = {
     "MinAtar/Freeway-v0": (minatar, 1_000_000),
     "MinAtar/Seaquest-v0": (minatar, 1_000_000),
     "MinAtar/SpaceInvaders-v0": (minatar, 1_000_000),
+    "ALE/Pong-v5": (atari, 500_000),
 }

@@ -17,7 +17,7 @@ presets = importlib.util.module_from_spec(SPEC)
 sys.modules["presets"] = presets  # where `dataclasses` looks it up
 SPEC.loader.exec_module(presets)
 
-NEEDS = {"LunarLander": "Box2D", "MinAtar": "minatar"}
+NEEDS = {"LunarLander": "Box2D", "MinAtar": "minatar", "ALE": "ale_py"}
 
 
 def history_of(env, env_steps):
@@ -48,13 +48,13 @@ def test_the_preset_of_cartpole_is_the_quick_start(tmp_path, monkeypatch):
 # MinAtar's `-v0` is the published one; Gymnasium advises the newer `-v1`.
 @pytest.mark.filterwarnings("ignore:.*MinAtar.*out of date:DeprecationWarning")
 @pytest.mark.parametrize(
-    "env", ["Acrobot-v1", "MountainCar-v0", "LunarLander-v3", "MinAtar/Breakout-v0"]
+    "env", ["Acrobot-v1", "MountainCar-v0", "LunarLander-v3", "MinAtar/Breakout-v0", "ALE/Pong-v5"]
 )
 def test_a_preset_trains(env):
     for name, module in NEEDS.items():
         if env.startswith(name):
             pytest.importorskip(module)
-    env_steps = 5_200 if env.startswith("MinAtar") else 1_200
+    env_steps = 5_200 if "/" in env else 1_200  # more than the warm-up
     history = history_of(env, env_steps)
     assert history["env_steps"] == [env_steps]
     assert np.isfinite(history["loss"]).all()

@@ -28,6 +28,7 @@ Accelerator: None
 
 # Arguments that make each run short, and what its last line begins with.
 RUNS = {
+    "atari.py": ("--env-steps 5400 --video videos", "return "),
     "beyond_the_rainbow.py": ("--env-steps 2640", "return "),
     "cartpole.py": ("--env-steps 3100", "return "),
     "ddpg.py": ("--epochs 1", "mean returns of five episodes"),
@@ -46,6 +47,7 @@ RUNS = {
     "tune.py": ("--trials 1 --epochs 1", "return "),
 }
 NEEDS = {
+    "atari.py": ("ale_py", "python -m pip install ale-py opencv-python"),
     "many_actors.py": ("ray", "python -m pip install '.[ray]'"),
     "minatar_dqn.py": ("minatar", "python -m pip install minatar"),
     "tf_agents_replay.py": ("tf_agents", INSTALL_COMMAND),
