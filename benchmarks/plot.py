@@ -1,7 +1,9 @@
-"""Draws the learning curves in `benchmarks/learning/` and prints their final returns as a table.
+"""Draws the learning curves in `benchmarks/learning/` and makes a table of their final returns.
 
-    python benchmarks/plot.py                    # all files; the picture is docs/learning.png
+    python benchmarks/plot.py      # all files, into docs/learning.png and docs/learning.md
     python benchmarks/plot.py benchmarks/learning/MinAtar-*.csv --png minatar.png
+
+With files it prints the table instead.
 
 The aggregate is the interquartile mean of the seeds, with a 95% stratified bootstrap interval
 (Agarwal et al., 2021, "Deep reinforcement learning at the edge of the statistical precipice",
@@ -16,6 +18,9 @@ import pathlib
 import numpy as np
 
 HERE = pathlib.Path(__file__).parent
+DOCS = HERE.parent / "docs"
+MARKS = ("<!-- made by `python benchmarks/plot.py` -->\n", "<!-- until here -->\n")
+SOLVED = {"CartPole-v1": 475.0}  # a return that counts as solved
 # Final returns that others published, each with its budget where it is not ours.
 PUBLISHED = {
     "CartPole-v1": {"rl-zoo, 1 run": 500.0, "CleanRL, 500k": 488.7},
@@ -71,6 +76,7 @@ def read(paths):
         curve = [(float(row["env_steps"]), float(row["val_return"])) for row in of_run
                  if row["final"] == "0"]  # fmt: skip
         if final:
+            curve = curve or [(float(of_run[-1]["env_steps"]), final[-1])]  # one point
             steps, returns = zip(*curve, strict=True)
             runs.setdefault(env, {}).setdefault(setting, []).append((steps, returns, final[-1]))
     return runs
@@ -89,6 +95,16 @@ def learning_curve(runs):
     return np.mean(steps, axis=0), np.array(returns)
 
 
+def steps_until(runs, threshold):
+    """Returns for each run the steps of its first evaluation of at least a return, or infinity."""
+    return [
+        next(
+            (step for step, value in zip(steps, returns, strict=True) if value >= threshold), np.inf
+        )
+        for steps, returns, _ in runs
+    ]
+
+
 def with_interval(tasks):
     low, high = bootstrap_interval(tasks)
     return f"{interquartile_mean(np.concatenate(tasks)):.2f} ({low:.2f} to {high:.2f})"
@@ -105,6 +121,28 @@ def table(runs):
                 f"| {env} | `{preset}` | {budget:,} | {len(scores)} | {np.median(scores):.2f} "
                 f"| {with_interval([scores])} | {scores.min():.2f} to {scores.max():.2f} |"
             )
+
+
+def solved(runs):
+    """Yields a sentence for each preset of an environment that can be solved."""
+    for env, threshold in SOLVED.items():
+        for (preset, _), of_setting in runs.get(env, {}).items():
+            median = np.median(steps_until(of_setting, threshold))
+            yield (
+                f"{env}, `{preset}`: the first evaluation of at least {threshold:g} came after "
+                f"{median:,.0f} steps in the median of {len(of_setting)} seeds."
+            )
+
+
+def published(runs):
+    """Yields the lines of a table of what others published."""
+    if not runs.keys() & PUBLISHED.keys():
+        return
+    yield "| Environment | Published by others |"
+    yield "|---|---|"
+    for env in sorted(runs.keys() & PUBLISHED.keys()):
+        values = ", ".join(f"{value:g} ({name})" for name, value in PUBLISHED[env].items())
+        yield f"| {env} | {values} |"
 
 
 def pooled_table(runs, baseline):
@@ -140,7 +178,8 @@ def draw(runs, path):
         for (preset, budget), of_setting in settings.items():
             label = f"{preset}, {budget:,} steps, {len(of_setting)} seeds"
             steps, returns = learning_curve(of_setting)
-            (line,) = left.plot(steps, interquartile_mean(returns), label=label)
+            marker = "o" if len(steps) == 1 else ""
+            (line,) = left.plot(steps, interquartile_mean(returns), marker=marker, label=label)
             band = bootstrap_interval([returns])
             left.fill_between(steps, *band, color=line.get_color(), alpha=0.25, linewidth=0)
             right.plot(thresholds, performance_profile(scores[preset, budget], thresholds))
@@ -165,16 +204,35 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("csv", nargs="*", help="default: all of benchmarks/learning/")
-    parser.add_argument("--png", default=HERE.parent / "docs" / "learning.png", help="picture")
+    parser.add_argument("--png", default=DOCS / "learning.png", help="picture")
     parser.add_argument("--baseline", help="preset whose mean return is 1 in a pooled table")
     args = parser.parse_args()
     runs = read(args.csv or sorted((HERE / "learning").glob("*.csv")))
     if not runs:
         parser.error("there is no finished run: `python benchmarks/learning.py` makes one")
-    print(*table(runs), sep="\n")
-    if args.baseline:
-        print("", *pooled_table(runs, args.baseline), sep="\n")
+    if args.csv:
+        print(*report(runs, args.baseline), sep="\n")
+    else:
+        write(DOCS / "learning.md", "\n".join(report(runs)))
     draw(runs, args.png)
+
+
+def report(runs, baseline=None):
+    """Returns the lines of all tables; for MinAtar in units of its own program too."""
+    parts = [table(runs), solved(runs), published(runs)]
+    games = {env: settings for env, settings in runs.items() if env.startswith("MinAtar/")}
+    if baseline:
+        parts.append(pooled_table(runs, baseline))
+    elif any("minatar-dqn" in {preset for preset, _ in settings} for settings in games.values()):
+        parts.append(pooled_table(games, "minatar-dqn"))
+    return "\n\n".join("\n".join(part) for part in map(list, parts) if part).splitlines()
+
+
+def write(page, text):
+    """Puts a text between the two marks of a page."""
+    before, rest = page.read_text(encoding="utf-8").split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    page.write_text(f"{before}{MARKS[0]}\n{text}\n\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

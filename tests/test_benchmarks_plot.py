@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-PATH = pathlib.Path(__file__).parents[1] / "benchmarks" / "plot.py"
-SPEC = importlib.util.spec_from_file_location("plot", PATH)
+ROOT = pathlib.Path(__file__).parents[1]
+SPEC = importlib.util.spec_from_file_location("plot", ROOT / "benchmarks" / "plot.py")
 plot = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(plot)
 
@@ -123,9 +123,29 @@ def test_the_command_prints_the_table_and_draws(runs, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["plot.py", str(runs), "--png", str(picture)])
     plot.main()
     printed = capsys.readouterr().out.splitlines()
-    assert printed == list(plot.table(plot.read([runs])))
+    assert printed[:6] == list(plot.table(plot.read([runs])))
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert 1_000 < picture.stat().st_size < 200_000
+
+
+def test_a_run_without_evaluations_is_a_point(tmp_path):
+    path = tmp_path / "end.csv"
+    path.write_text(",".join(COLUMNS) + "\nA,peer,20,0,19,7.5,0.1,1\n")
+    assert plot.read([path]) == {"A": {("peer", 20): [((19.0,), (7.5,), 7.5)]}}
+
+
+def test_steps_until_a_return():
+    runs = [((10, 20, 30), (1, 5, 3), 9.0), ((10, 20, 30), (5, 6, 9), 9.0), ((10,), (4,), 9.0)]
+    assert plot.steps_until(runs, 5) == [20, 10, np.inf]
+    (line,) = plot.solved({"CartPole-v1": {("ours", 50): [((9, 19), (474.9, 475.0), 0.0)] * 2}})
+    assert "`ours`: the first evaluation of at least 475 came after 19 steps" in line
+
+
+def test_the_table_of_the_page_is_made_from_the_files():
+    files = sorted((ROOT / "benchmarks" / "learning").glob("*.csv"))
+    page = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+    made = page.split(plot.MARKS[0])[1].split(plot.MARKS[1])[0]
+    assert made.strip() == "\n".join(plot.report(plot.read(files)))
 
 
 def test_without_a_finished_run_the_error_names_the_command(tmp_path, monkeypatch, capsys):

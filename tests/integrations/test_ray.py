@@ -137,9 +137,14 @@ def test_each_worker_has_its_own_epsilon():
 def test_a_schedule_counts_the_steps_of_all_workers():
     rule = keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.0, 80))
     replay, collect = make_run(numbered(), exploration=rule, warmup_steps=10)
-    history = train(new_agent(), replay, collect, epochs=4).history
+    agent, source = new_agent(), collect.collector
+    history = train(agent, replay, collect, epochs=4).history
     assert 0.0 < history["epsilon"][0] < 1.0
-    assert collect.collector.logs["epsilon"] == 0.0
+    assert source.env_steps >= 80
+    source.collect(agent.policy(), source.plan.num_workers * source.plan.block_size)
+    source.receive_all()  # a block of each worker
+    source.close()
+    assert source.logs["epsilon"] == 0.0
 
 
 @pytest.mark.parametrize(

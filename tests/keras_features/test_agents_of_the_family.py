@@ -1,5 +1,7 @@
 """Keras features with each representation: normalisation, executions, mixed precision."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -54,14 +56,29 @@ def train(make, layers, batches, steps_per_execution):
     return agent
 
 
-@pytest.mark.parametrize("layers", [NORMALISED, INFERENCE], ids=["normalised", "inference"])
-@pytest.mark.parametrize("kind", MAKE)
+LAYERS = {"normalised": NORMALISED, "inference": INFERENCE}
+SAMPLE = {  # in the default suite: each kind, each of the layers twice
+    ("plain", "normalised"),
+    ("c51", "inference"),
+    ("hl_gauss", "normalised"),
+    ("quantiles", "inference"),
+    ("implicit", "normalised"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    [
+        pytest.param(*pair, marks=() if pair in SAMPLE else pytest.mark.hard)
+        for pair in itertools.product(MAKE, LAYERS)
+    ],
+)
 def test_an_execution_of_four_updates_equals_four_executions(
     kind, layers, make_batches, as_dataset
 ):
     """Bit for bit, with noise, normalisation, dropout and the statistics of batches."""
     batches = make_batches(8)
-    agents = [train(MAKE[kind], layers, as_dataset(batches), k) for k in (1, 4)]
+    agents = [train(MAKE[kind], LAYERS[layers], as_dataset(batches), k) for k in (1, 4)]
     for one, other in zip(*(agent.get_weights() for agent in agents), strict=True):
         np.testing.assert_array_equal(one, other)
     observation = batches[0][0]
