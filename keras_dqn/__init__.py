@@ -4,6 +4,7 @@ from keras_dqn import layers as layers
 from keras_dqn import losses as losses
 from keras_dqn import networks as networks
 from keras_dqn import ops as ops
+from keras_dqn.acting.action_mask_observation import ActionMaskObservation
 from keras_dqn.acting.collector import Collector
 from keras_dqn.acting.exploration import (
     Boltzmann,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DQN",
+    "ActionMaskObservation",
     "Boltzmann",
     "CategoricalDQN",
     "CollectTransitions",

@@ -14,10 +14,12 @@ class Agent(Protocol):
     Attributes:
         network: The Keras model or layer that computes the outputs.
         action_start: Int, the environment's action that has the number 0 in the package.
+        action_mask: String, the key of the action mask in observations, or None.
     """
 
     network: keras.layers.Layer
     action_start: int
+    action_mask: str | None
 
     def outputs_of(self, network: Any, observation: Any, training: bool | None = False) -> Any:
         """Returns the outputs of a network of this architecture for `[B, ...]` observations."""

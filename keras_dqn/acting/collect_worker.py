@@ -67,6 +67,7 @@ class Order(NamedTuple):
         env_steps: Int, environment steps of all workers so far, for the exploration's schedule.
         episodes: Int, episodes of all workers so far.
         rating: `(gamma, n_step)` if the block shall hold initial TD errors, else None.
+        action_mask: String, the key of the action mask in observations, or None.
     """
 
     num_steps: int
@@ -75,6 +76,7 @@ class Order(NamedTuple):
     env_steps: int = 0
     episodes: int = 0
     rating: tuple[float, int] | None = None
+    action_mask: str | None = None
 
 
 class Collected(NamedTuple):
@@ -148,6 +150,7 @@ class CollectWorker:
             self._policy.set_weights(weights)
         collector = self._collector
         collector.statistics.start_epoch()
+        collector.action_mask = order.action_mask
         with self._warnings_kept():
             if order.at_random:
                 num_steps = collector.collect_at_random(order.num_steps)

@@ -56,6 +56,8 @@ class Collector:
             is read once per call of `collect`.
         seed: Int or None. It determines the seeds of all resets and all random actions. The first
             reset gets this seed itself. Defaults to `None`.
+        action_mask: String, the key of the action mask in Dict observations, for the random actions
+            of the warm-up, or None for no mask. Defaults to `None`.
         owner: String, the name of the collector in errors. Defaults to `"Collector"`.
 
     Attributes:
@@ -74,6 +76,7 @@ class Collector:
         *,
         exploration: Exploration,
         seed: int | None = None,
+        action_mask: str | None = None,
         owner: str = "Collector",
     ) -> None:
         check_type(
@@ -87,6 +90,7 @@ class Collector:
         self.env = env
         self.replay = replay
         self.exploration = exploration
+        self.action_mask = action_mask
         self.env_steps = 0
         self.episodes = 0
         self.statistics = EpisodeStatistics(self.stepper.num_envs)
@@ -215,8 +219,7 @@ class Collector:
 
     def _step_at_random(self) -> int:
         self._begin_if_needed()
-        actions = self.stepper.action_spec.sample(self._rng, self.stepper.num_envs)
-        return self._add(self.stepper.step(actions))
+        return self._add(self.stepper.step_at_random(self._rng, self.action_mask))
 
     def _add(self, step: Step) -> int:
         num_steps = int(np.count_nonzero(step.stepped))

@@ -15,6 +15,7 @@ from keras_dqn.acting.episode_record import EpisodeRecord
 from keras_dqn.acting.exploration import Exploration
 from keras_dqn.acting.observations import batch_of, copy_of, equal, with_rows
 from keras_dqn.acting.recorded_returns import recorded_return, recorded_returns
+from keras_dqn.spaces.action_mask import check_some_allowed, mask_of
 from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.env_spaces import Environment, num_envs_of, single_spaces
 
@@ -147,7 +148,17 @@ class EnvironmentStepper:
         else:
             values = policy.action_values(self.observation)
         self.action_spec.check_values(values, self.num_envs)
+        if getattr(policy, "action_mask", None) is not None:  # also policies of users
+            check_some_allowed(values != -np.inf, ~self._resetting)
         return self.step(exploration(values, rng))
+
+    def step_at_random(self, rng: np.random.Generator, action_mask: str | None = None) -> Step:
+        """Takes uniformly random actions, of those that the mask with this key allows."""
+        mask = None
+        if action_mask is not None:
+            mask = mask_of(self.observation, action_mask)
+            check_some_allowed(mask, ~self._resetting)
+        return self.step(self.action_spec.sample(rng, self.num_envs, mask))
 
     def get_state(self) -> dict[str, Any]:
         """Returns the last observation, which environments reset themselves next, and the record.

@@ -1,5 +1,6 @@
 """Exploration on the host: `[E, A]` NumPy action values in, `[E]` 0-based actions out.
 
+The value -inf marks an action that is forbidden; no rule takes it while another is allowed.
 A collector calls `update` once per execution with its counts, and `__call__` once per vector step
 with its own random generator. So one seed determines a run.
 """
@@ -157,7 +158,8 @@ class EpsilonZGreedy(EpsilonGreedy):
 
     With probability epsilon an environment draws an action and a duration n, and takes this action
     for n steps. It crosses distances that single random steps do not. Durations are drawn from a
-    zeta distribution, p(n) proportional to n**-mu. They do not end with the episode.
+    zeta distribution, p(n) proportional to n**-mu. They do not end with the episode. Where an
+    action mask forbids the action, another one is drawn for the steps that are left.
 
     Args:
         epsilon: Float in [0, 1], or a callable of the count of environment steps. It is the
@@ -186,6 +188,7 @@ class EpsilonZGreedy(EpsilonGreedy):
         num_envs = len(q_values)
         if len(self._action) != num_envs:
             self._action, self._steps_left = np.zeros((2, num_envs), np.int64)
+        self._avoid_forbidden(q_values, rng)
         begins = (self._steps_left == 0) & (rng.random(num_envs) < self.value)
         if begins.any():
             self._action[begins] = random_actions(q_values[begins], rng)
@@ -194,6 +197,13 @@ class EpsilonZGreedy(EpsilonGreedy):
         random = self._steps_left > 0
         self._steps_left[random] -= 1
         return np.where(random, self._action, greedy_actions(q_values))
+
+    def _avoid_forbidden(self, q_values: np.ndarray, rng: np.random.Generator) -> None:
+        """Draws another action where the repeated one is forbidden now."""
+        value = q_values[np.arange(len(q_values)), self._action]
+        blocked = (self._steps_left > 0) & (value == -np.inf)
+        if blocked.any():
+            self._action[blocked] = random_actions(q_values[blocked], rng)
 
     def get_state(self) -> dict[str, Any]:
         """Returns the last value of the schedule, and the actions that still go on."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_dqn.acting.agent import Agent
 from keras_dqn.acting.native_log import native_log_silenced
 from keras_dqn.networks.inspection import input_shape_of
+from keras_dqn.spaces.action_mask import mask_of
 
 
 class ExportedPolicy(keras.Model):
@@ -24,10 +25,14 @@ class ExportedPolicy(keras.Model):
         self._outputs_of = agent.outputs_of
         self._q_values = agent.q_values
         self._action_start = agent.action_start
+        self._action_mask = agent.action_mask
 
     def call(self, observation: Any) -> tf.Tensor:
         """Returns the greedy actions."""
         q_values = self._q_values(self._outputs_of(self.network, observation))
+        if self._action_mask is not None:  # LiteRT compares no int8
+            allowed = tf.cast(mask_of(observation, self._action_mask), tf.float32) != 0.0
+            q_values = tf.where(allowed, q_values, tf.float32.min)
         # LiteRT lacks an operation that Keras' argmax needs.
         return tf.argmax(q_values, axis=-1) + self._action_start
 
@@ -41,6 +46,8 @@ def write_policy(agent: Agent, filepath: Any, format: str, **kwargs: Any) -> Non
             f"call `agent.act(observation)` once. Received: network={network}"
         )
     spec = _observation_spec(network)
+    if agent.action_mask is not None:
+        spec = _with_mask(agent, spec)
     policy = ExportedPolicy(agent)
     policy(keras.tree.map_structure(_zeros, spec))  # Keras exports only a model that was called
     kwargs.setdefault("input_signature", [spec])
@@ -59,6 +66,14 @@ def _observation_spec(network: keras.layers.Layer) -> Any:
     if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
         (inputs,) = inputs
     return _named_spec(inputs, "")
+
+
+def _with_mask(agent: Agent, spec: Any) -> dict:
+    """Returns the spec of the observations from which the agent takes the mask."""
+    outputs = agent.outputs_of(agent.network, keras.tree.map_structure(_zeros, spec))
+    mask = tf.TensorSpec((None, agent.q_values(outputs).shape[-1]), tf.int8, agent.action_mask)
+    rest = spec if isinstance(spec, dict) else {"observation": spec}
+    return {**rest, agent.action_mask: mask}
 
 
 def _named_spec(inputs: Any, name: str) -> Any:

@@ -10,6 +10,7 @@ from keras_dqn.acting.litert_content import LiteRTContent
 from keras_dqn.acting.litert_program import narrow
 from keras_dqn.acting.numpy_program import NumPyProgram
 from keras_dqn.acting.observations import leaves_of
+from keras_dqn.spaces.action_mask import forbid, mask_of, without_mask
 
 HostProgram = LiteRTContent | NumPyProgram
 
@@ -27,9 +28,12 @@ class HostPolicy:
         noisy_program: The same for `[noise, observation]`, or None for a policy without noise.
             Defaults to `None`.
         noise_size: Int, numbers of one draw of the noise. Defaults to `0`.
+        action_mask: String, the key of the action mask in observations, or None. `observation` has
+            no mask. Defaults to `None`.
 
     Attributes:
         backend: `"litert"` or `"numpy"`.
+        action_mask: The argument.
     """
 
     def __init__(
@@ -39,7 +43,9 @@ class HostPolicy:
         observation: Any,
         noisy_program: HostProgram | None = None,
         noise_size: int = 0,
+        action_mask: str | None = None,
     ) -> None:
+        self.action_mask = action_mask
         self.backend = "litert" if isinstance(program, LiteRTContent) else "numpy"
         self._program = program
         self._noisy_program = noisy_program
@@ -50,11 +56,13 @@ class HostPolicy:
     def action_values(self, observation: Any) -> NDArray[np.float32]:
         """Returns `[E, A]` float32 for observations `[E, ...]` (or a dict or tuple of arrays).
 
+        The value is -inf where the action mask is 0.
+
         Raises:
             ImportError: If the backend is LiteRT, and it is not installed in this process.
             ValueError: If the observations have other shapes or dtypes than those of the network.
         """
-        return self._program(self._arrays_of(observation))
+        return self._masked(self._program(self._arrays_of(observation)), observation)
 
     def noisy_action_values(
         self, observation: Any, rng: np.random.Generator
@@ -75,7 +83,12 @@ class HostPolicy:
             raise ValueError("`noisy` of `Policy.host_policy` must be True. Received: noisy=False")
         leaves = self._arrays_of(observation)
         noise = draw_noise(len(leaves[0]), self._noise_size, rng)
-        return self._noisy_program([noise, *leaves])
+        return self._masked(self._noisy_program([noise, *leaves]), observation)
+
+    def _masked(self, values: NDArray[np.float32], observation: Any) -> NDArray[np.float32]:
+        if self.action_mask is None:
+            return values
+        return forbid(values, mask_of(observation, self.action_mask))
 
     def get_weights(self) -> list[NDArray]:
         """Returns the weights, in the order of the network's `variables`."""
@@ -103,6 +116,7 @@ class HostPolicy:
 
     def _arrays_of(self, observation: Any) -> list[NDArray]:
         """Returns the arrays of observations in the dtypes of the programs."""
+        observation = without_mask(observation, self.action_mask)
         arrays = [np.asarray(leaf) for leaf in leaves_of(observation)]
         if len(arrays) != len(self._leaves):
             raise ValueError(self._misfit(arrays))

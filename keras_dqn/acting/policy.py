@@ -15,6 +15,7 @@ from keras_dqn.acting.observations import leaves_of
 from keras_dqn.acting.programs import Programs, host_program_of
 from keras_dqn.arguments import check_bool, check_type
 from keras_dqn.layers.noise import noise_given
+from keras_dqn.spaces.action_mask import check_some_allowed, forbid, mask_of, without_mask
 from keras_dqn.spaces.action_spec import greedy_actions
 
 
@@ -39,6 +40,7 @@ class Policy:
         backend: `"litert"`, `"numpy"` or `"compiled"`. Without LiteRT it is also `"compiled"`
             before the first call.
         backend_reason: String, why the backend is not `"litert"`; empty if it is `"litert"`.
+        action_mask: String, the key of the action mask in observations, or None.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -46,6 +48,7 @@ class Policy:
         self._model: Any = model
         self._of_agent = isinstance(model, Agent)  # once: a check of a protocol costs 8 us
         self._network: Any = model.network if isinstance(model, Agent) else model
+        self.action_mask: str | None = model.action_mask if isinstance(model, Agent) else None
         self._programs = Programs(self._values_of, self._network)
         self._noisy_programs = Programs(self._noisy_values_of, self._network)
         self._noise_size = 0
@@ -65,12 +68,26 @@ class Policy:
         """Returns the greedy actions, `[E]` int64, for observations `[E, ...]`.
 
         Actions of an agent can be passed to `env.step`. Actions of another model start at 0.
+
+        Raises:
+            ValueError: If an action mask leaves no action.
         """
+        if self.action_mask is not None:
+            check_some_allowed(mask_of(observation, self.action_mask))
         start = self._model.action_start if self._of_agent else 0
         return greedy_actions(self.action_values(observation)) + start
 
     def action_values(self, observation: Any) -> NDArray[np.float32]:
-        """Returns `[E, A]` float32 for observations `[E, ...]` (or a dict of arrays)."""
+        """Returns `[E, A]` float32 for observations `[E, ...]` (or a dict of arrays).
+
+        The value is -inf where the action mask is 0.
+        """
+        if self.action_mask is not None:
+            mask = mask_of(observation, self.action_mask)
+            return forbid(self._values(without_mask(observation, self.action_mask)), mask)
+        return self._values(observation)
+
+    def _values(self, observation: Any) -> NDArray[np.float32]:
         if isinstance(observation, np.ndarray):
             key: tuple = (observation.shape, observation.dtype.char)
         else:
@@ -95,6 +112,13 @@ class Policy:
         Raises:
             ValueError: If the network has no `NoisyDense` layer.
         """
+        if self.action_mask is not None:
+            mask = mask_of(observation, self.action_mask)
+            values = self._noisy_values(without_mask(observation, self.action_mask), rng)
+            return forbid(values, mask)
+        return self._noisy_values(observation, rng)
+
+    def _noisy_values(self, observation: Any, rng: np.random.Generator) -> NDArray[np.float32]:
         observation = keras.tree.map_structure(np.asarray, observation)
         if not self._noise_size:
             self._build_for(observation)
@@ -123,16 +147,19 @@ class Policy:
             NotImplementedError: If neither LiteRT nor NumPy can compute the values.
             ValueError: If `noisy` is True and the network has no `NoisyDense` layer.
         """
-        observation = keras.tree.map_structure(lambda leaf: narrow(np.asarray(leaf)), observation)
+        key = self.action_mask
+        observation = keras.tree.map_structure(
+            lambda leaf: narrow(np.asarray(leaf)), without_mask(observation, key)
+        )
         self._build_for(observation)
         network, weights = self._network, self._weights
         size = noise_size_of(network) if check_bool("noisy", noisy) else 0
         program = host_program_of(self._values_of, network, weights, observation)
         if not noisy:
-            return HostPolicy(program, weights, observation)
+            return HostPolicy(program, weights, observation, action_mask=key)
         inputs = [np.zeros((len(leaves_of(observation)[0]), size), np.float32), observation]
         noisy_program = host_program_of(self._noisy_values_of, network, weights, inputs)
-        return HostPolicy(program, weights, observation, noisy_program, size)
+        return HostPolicy(program, weights, observation, noisy_program, size, key)
 
     # Weights
 

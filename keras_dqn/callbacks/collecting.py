@@ -22,6 +22,7 @@ class Collects(Protocol):
     env_steps: int
     episodes: int
     statistics: Any
+    action_mask: str | None
 
     def warm_up(self, num_steps: int) -> None:
         """Takes random actions until `num_steps` transitions were collected."""
@@ -119,7 +120,8 @@ class CollectingCallback(keras.callbacks.Callback):
     def warm_up(self) -> None:
         """Takes random actions until `warmup_steps` steps were taken or are in the buffer.
 
-        If the buffer is empty, steps that were taken before do not count.
+        If the buffer is empty, steps that were taken before do not count. `fit` calls it. Before
+        `fit`, an agent with an action mask must be set by `set_model(agent)`.
         """
         self.collector.warm_up(self.warmup_steps)
 
@@ -131,6 +133,7 @@ class CollectingCallback(keras.callbacks.Callback):
         """Sets the model, and keeps its policy for the next `fit` of the same model."""
         if model is not self.model:
             self._policy = None
+        self.collector.action_mask = getattr(model, "action_mask", None)
         super().set_model(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:

@@ -21,7 +21,7 @@ class RayCollector:
     It returns when less than one order is left to give; some granted steps are then under way.
 
     Args:
-        replay: `ReplayBuffer`; each worker owns the same number of its rings.
+        replay: `ReplayBuffer`; workers own equal numbers of its rings.
         plan: The `WorkerPlan` for it.
 
     Attributes:
@@ -32,20 +32,19 @@ class RayCollector:
         policy_lag: Int, the largest lag of a policy in this epoch.
         max_policy_lag: Float, updates after which `collect` waits for a worker.
         rating: `(gamma, n_step)` if workers compute initial priorities, else None.
+        action_mask: String, the key of the action mask in observations, or None.
     """
 
     def __init__(self, replay: ReplayBuffer, plan: WorkerPlan) -> None:
         self.replay = replay
         self.plan = plan
-        self.env_steps = 0
-        self.episodes = 0
+        self.env_steps = self.episodes = 0
         self.statistics = EpisodeStatistics(replay.num_envs)
-        self.num_updates = 0
-        self.policy_lag = 0
+        self.num_updates = self.policy_lag = 0
         self.max_policy_lag = math.inf
         self.rating: tuple[float, int] | None = None
-        self._num_workers = plan.num_workers
-        self._block_size = plan.block_size
+        self.action_mask: str | None = None
+        self._num_workers, self._block_size = plan.num_workers, plan.block_size
         self._workers: RayWorkers | None = None
         self._states: list[dict[str, Any] | None] = [None] * self._num_workers
         self._num_restarts = 0  # of workers that were ended since
@@ -154,7 +153,8 @@ class RayCollector:
     def _send(
         self, worker: int, num_steps: int, at_random: bool = False, exactly: bool = False
     ) -> None:
-        order = Order(num_steps, at_random, exactly, self.env_steps, self.episodes, self.rating)
+        counts = (self.env_steps, self.episodes)
+        order = Order(num_steps, at_random, exactly, *counts, self.rating, self.action_mask)
         self._credit -= num_steps
         self._ordered[worker] += num_steps
         self._num_sent[worker] += 1

@@ -6,11 +6,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_dqn import ops
 from keras_dqn.acting.exact_values import ExactValues
 from keras_dqn.acting.export import write_policy
 from keras_dqn.acting.policy import Policy
+from keras_dqn.arguments import check_type
 from keras_dqn.models.checks import check_network_fits
 from keras_dqn.models.target_network_model import TargetNetworkModel
+from keras_dqn.spaces.action_mask import check_some_allowed, forbid, mask_of, without_mask
 from keras_dqn.spaces.action_spec import greedy_actions
 from keras_dqn.trainers.xla import xla_pays
 
@@ -19,13 +22,51 @@ class ActingModel(TargetNetworkModel):
     """Acts with its network. A subclass says in `q_values` what the outputs of a network mean.
 
     Args:
-        *args: Arguments of `TargetNetworkModel`.
+        network: Keras model or layer.
+        action_mask: String, the key of the action mask in Dict observations, or None. Defaults to
+            `None`.
         **kwargs: Arguments of `TargetNetworkModel`.
+
+    Raises:
+        TypeError: If `action_mask` is not a string or None.
     """
+
+    def __init__(
+        self, network: keras.layers.Layer, *, action_mask: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(network, **kwargs)
+        if action_mask is not None:
+            check_type("action_mask", action_mask, str, "the key of the mask, or None")
+        self.action_mask = action_mask
+
+    def get_config(self) -> dict:
+        """Returns the arguments for `from_config`."""
+        return {**super().get_config(), "action_mask": self.action_mask}
+
+    def build(self, input_shape: Any) -> None:
+        """Builds both networks for the shapes of observations, with the action mask or without."""
+        super().build(without_mask(input_shape, self.action_mask))
+
+    def outputs_of(self, network: Any, observation: Any, training: bool | None = False) -> Any:
+        """Returns the outputs of a network for observations, which it gets without the mask.
+
+        Args:
+            network: `network`, `target_network` or another network of the same architecture.
+            observation: `[B, ...]` (or a dict of arrays).
+            training: Bool or None, as in the call of a Keras layer. Defaults to `False`.
+        """
+        return super().outputs_of(network, without_mask(observation, self.action_mask), training)
 
     def q_values(self, outputs: Any) -> Any:
         """Returns the action values `[B, A]` float32 that a network's outputs stand for."""
         raise NotImplementedError
+
+    def allowed_values(self, outputs: Any, observation: Any) -> Any:
+        """Returns the action values `[B, A]` float32, -inf where the action mask is 0."""
+        q_values = self.q_values(outputs)
+        if self.action_mask is None:
+            return q_values
+        return ops.forbid_actions(q_values, mask_of(observation, self.action_mask))
 
     def check_replay(self, replay: Any) -> None:
         """Raises a `ValueError` unless the network fits a buffer's spaces."""
@@ -40,10 +81,18 @@ class ActingModel(TargetNetworkModel):
 
         Returns:
             `[E]` int64, or a 0-d int64 array, numbered as in `env.step`: see `action_start`.
+
+        Raises:
+            ValueError: If an action mask leaves no action.
         """
         observation = keras.tree.map_structure(np.asarray, observation)
         self.build_for(observation)
-        values = self._exact_values(observation, self._observation_rank)
+        inputs = without_mask(observation, self.action_mask)
+        values = self._exact_values(inputs, self._observation_rank)
+        if self.action_mask is not None:
+            mask = mask_of(observation, self.action_mask)
+            check_some_allowed(mask)
+            values = forbid(values, mask)
         return np.asarray(greedy_actions(values) + self.action_start)
 
     @cached_property

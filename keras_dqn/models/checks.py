@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from keras_dqn.arguments import check_number, check_type
 from keras_dqn.models.munchausen import Munchausen
 from keras_dqn.replay.protocols import Replay
+from keras_dqn.spaces.action_mask import check_mask_space
 from keras_dqn.spaces.action_spec import ActionSpec
 
 _LARGEST = 1e30  # of a return: sums of such numbers stay finite in float32
@@ -29,6 +30,9 @@ def check_network_fits(agent: Any, replay: Replay) -> int:
         ValueError: If the network refuses the observations, if its number of values is not the
             number of actions, or if the agent's `action_start` is of another action space.
     """
+    action_spec = ActionSpec(replay.action_space)
+    if agent.action_mask is not None:
+        check_mask_space(replay.observation_space, agent.action_mask, action_spec.num_actions)
     observation, _, _ = replay.empty_batch()
     agent.build_for(observation)
     inputs = keras.tree.map_structure(
@@ -42,7 +46,6 @@ def check_network_fits(agent: Any, replay: Replay) -> int:
             f"{inputs}, which it refuses: {error}"
         ) from error
     num_values = agent.q_values(outputs).shape[-1]
-    action_spec = ActionSpec(replay.action_space)
     num_actions = action_spec.num_actions
     if num_values != num_actions:
         raise ValueError(

@@ -14,6 +14,7 @@ from keras_dqn.layers.noise import drawing
 from keras_dqn.models.acting_model import ActingModel
 from keras_dqn.models.checks import check_action_values, check_munchausen, check_ranks
 from keras_dqn.models.munchausen import Munchausen
+from keras_dqn.spaces.action_mask import mask_of
 from keras_dqn.trainers.batch import Batch, unpack_batch, with_feedback
 
 
@@ -44,6 +45,11 @@ class DQN(ActingModel):
         conservative: Float of at least 0, the weight of CQL(H), which is added to the loss. It
             lowers the values of actions that are not in the data; use it for data that the agent
             did not collect. Defaults to `0.0`.
+        action_mask: String, the key of the action mask in Dict observations, or None. The mask is
+            an integer `[B, A]`, 0 where an action is forbidden. The network does not get it: if
+            one other entry is left and its key is `"observation"`, the network gets this entry,
+            else the dict without the mask. Forbidden actions are never chosen, neither for the
+            environment nor for the target. Defaults to `None`.
         name: String or None.
         **kwargs: Arguments of `keras.Model`, such as `dtype`.
 
@@ -76,10 +82,11 @@ class DQN(ActingModel):
         double: bool = False,
         munchausen: Munchausen | None = None,
         conservative: float = 0.0,
+        action_mask: str | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(network, name=name, **kwargs)
+        super().__init__(network, action_mask=action_mask, name=name, **kwargs)
         self.double = check_bool("double", double)
         self.munchausen = check_munchausen(munchausen, double)
         self.conservative = check_number("conservative", conservative, 0.0)
@@ -154,7 +161,7 @@ class DQN(ActingModel):
         """
         if self.double:
             next_outputs = self.outputs_of(self.network, next_observation)
-        q_values = self.q_values(next_outputs)
+        q_values = self.allowed_values(next_outputs, next_observation)
         if self.munchausen is not None:
             return ops.soft_policy(q_values, self.munchausen.temperature)
         return ops.greedy_action(q_values)
@@ -168,20 +175,23 @@ class DQN(ActingModel):
         rule = self.munchausen
         if rule is None:
             return None
-        q_values = self.q_values(self.outputs_of(self.target_network, observation))
+        outputs = self.outputs_of(self.target_network, observation)
+        q_values = self.allowed_values(outputs, observation)
         bonus = ops.munchausen_bonus(q_values, transition["action"], **rule.get_config())
-        entropy = ops.scaled_entropy(self.q_values(next_outputs), rule.temperature)
+        next_values = self.allowed_values(next_outputs, transition["next_observation"])
+        entropy = ops.scaled_entropy(next_values, rule.temperature)
         discount = transition["discount"]
         return bonus + keras.ops.where(discount > 0, discount * entropy, 0.0)
 
-    def extra_loss(self, outputs: Any, action: Any) -> Any:
+    def extra_loss(self, outputs: Any, action: Any, mask: Any = None) -> Any:
         """Returns a term to add to each row's loss, `[B]` float32, with the same weight.
 
-        It is 0 without `conservative`.
+        It is 0 without `conservative`. An agent with an action mask passes it, `[B, A]`.
         """
         if not self.conservative:
             return keras.ops.zeros(keras.ops.shape(action), "float32")
-        return self.conservative * ops.conservative_penalty(self.q_values(outputs), action)
+        q_values = self.q_values(outputs)
+        return self.conservative * ops.conservative_penalty(q_values, action, mask)
 
     # Training steps
 
@@ -213,7 +223,8 @@ class DQN(ActingModel):
         outputs = self(observation, training=training)
         prediction = self.predict_taken(outputs, transition["action"])
         check_ranks(target, prediction)
-        extra = self.extra_loss(outputs, transition["action"])
+        mask = [] if self.action_mask is None else [mask_of(observation, self.action_mask)]
+        extra = self.extra_loss(outputs, transition["action"], *mask)
         if weight is not None:
             extra = extra * weight
         loss = self.compute_loss(observation, target, prediction, weight, training=training)

@@ -10,6 +10,7 @@ from keras_dqn.ops.rules import (
     soft_policy,
 )
 from keras_dqn.ops.td import (
+    forbid_actions,
     greedy_action,
     guard_terminal,
     mix_actions,
@@ -20,6 +21,7 @@ from keras_dqn.ops.td import (
 
 __all__ = [
     "conservative_penalty",
+    "forbid_actions",
     "gaussian_histogram",
     "greedy_action",
     "guard_terminal",

@@ -1,11 +1,11 @@
-"""Rules that change rewards or losses, on action values `[B, A]`."""
+"""Rules that change rewards or losses, on action values `[B, A]`; -inf marks a forbidden action."""
 
 from typing import Any
 
 from keras import ops
 
 from keras_dqn.ops.checks import check_rank
-from keras_dqn.ops.td import take_action
+from keras_dqn.ops.td import forbid_actions, take_action
 
 
 def soft_policy(q_values: Any, temperature: float) -> Any:
@@ -26,8 +26,9 @@ def scaled_log_policy(q_values: Any, temperature: float) -> Any:
 
 def scaled_entropy(q_values: Any, temperature: float) -> Any:
     """Returns `temperature *` the entropy of `soft_policy`, `[B]` float32, at least 0."""
-    log_policy = scaled_log_policy(q_values, temperature)
-    return -ops.sum(soft_policy(q_values, temperature) * log_policy, axis=-1)
+    policy = soft_policy(q_values, temperature)
+    log_policy = scaled_log_policy(q_values, temperature)  # -inf where the probability is 0
+    return -ops.sum(ops.where(policy > 0, policy * log_policy, 0.0), axis=-1)
 
 
 def munchausen_bonus(
@@ -56,7 +57,7 @@ def munchausen_bonus(
     return alpha * ops.maximum(log_policy, clip)
 
 
-def conservative_penalty(q_values: Any, action: Any) -> Any:
+def conservative_penalty(q_values: Any, action: Any, mask: Any = None) -> Any:
     """Computes how much larger all action values are than the value of the action in the data.
 
     ```
@@ -66,6 +67,8 @@ def conservative_penalty(q_values: Any, action: Any) -> Any:
     Args:
         q_values: `[B, A]` float32, of the online network.
         action: `[B]` integer, the actions in the data.
+        mask: `[B, A]` integer, 0 where an action is forbidden and does not count, or None. Defaults
+            to `None`.
 
     Returns:
         `[B]` float32, above 0.
@@ -75,4 +78,5 @@ def conservative_penalty(q_values: Any, action: Any) -> Any:
         equation 4, CQL(H).
     """
     check_rank("q_values", q_values, 2)
-    return ops.logsumexp(q_values, axis=-1) - take_action(q_values, action)
+    allowed = q_values if mask is None else forbid_actions(q_values, mask)
+    return ops.logsumexp(allowed, axis=-1) - take_action(q_values, action)

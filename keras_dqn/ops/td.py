@@ -39,6 +39,29 @@ def td_target(reward: Any, discount: Any, next_value: Any) -> Any:
     return ops.stop_gradient(reward + discount * next_value)
 
 
+def forbid_actions(q_values: Any, mask: Any) -> Any:
+    """Returns action values with -inf where an action is forbidden; those values may be NaN.
+
+    The result is for choices and softmaxes. It is never added to a value that is learned.
+
+    Args:
+        q_values: `[B, A]` float32.
+        mask: `[B, A]` integer, 0 where an action is forbidden.
+
+    Returns:
+        `[B, A]` float32.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if tuple(mask.shape[1:]) != tuple(q_values.shape[1:]):
+        raise ValueError(
+            "The action mask must have the shape of the action values. Received: mask "
+            f"{tuple(mask.shape)}, action values {tuple(q_values.shape)}"
+        )
+    return ops.where(ops.cast(mask, "bool"), q_values, -float("inf"))
+
+
 def greedy_action(q_values: Any) -> Any:
     """Returns the greedy action of each row, `[B, A]` to `[B]` int32; of equal ones, the lowest.
 

@@ -66,7 +66,7 @@ class BlockRecorder:
         n_step: int = 1,
         resumes: bool = False,
     ) -> None:
-        sizes = check_sizes(sys.maxsize, num_envs, frame_stack, observation_space)
+        sizes = check_sizes(sys.maxsize, num_envs, frame_stack)
         _, self.num_envs, self.frame_stack = sizes
         self.observation_space = observation_space
         self.action_space = action_space
@@ -78,9 +78,9 @@ class BlockRecorder:
         self._most_of_a_step = frames + 2  # a cut, the older frames, the step, the end
         self._most_rows = self.max_steps * (frames + 1) + 2
         rows_before_block = self.n_step - 1 + frames - 1
-        self._spec = spec = ObservationSpec(observation_space)
+        self._spec = spec = ObservationSpec(observation_space, self.frame_stack)
         self._actions = ActionSpec(action_space)
-        self._checks = StepChecks(spec, self._actions, self.num_envs, self.frame_stack)
+        self._checks = StepChecks(spec, self._actions, self.num_envs)
         num_rows = self._most_rows + rows_before_block
         self._rings = make_rings(self.num_envs, num_rows, spec.leaves, self.frame_stack, Memory())
         self._resumes = check_bool("resumes", resumes) and frame_stack is None
@@ -205,5 +205,7 @@ class BlockRecorder:
             self._actions.check_values(found[-1], _VALUES_AT_ONCE)
         q_values = np.concatenate(found, dtype=np.float64)
         now, then = q_values[:count], q_values[count : 2 * count]
-        target = window.reward + window.discount * then.max(axis=1)
+        # The last observation of an episode may have a mask that allows no action.
+        next_value = np.where(window.discount > 0, then.max(axis=1), 0.0)
+        target = window.reward + window.discount * next_value
         return target - now[np.arange(count), rings.actions[slots]]

@@ -21,7 +21,6 @@ class StepChecks:
         observation_spec: `ObservationSpec` of one environment's observations.
         action_spec: `ActionSpec`.
         num_envs: Int, environments, E.
-        frame_stack: Int or None, frames that an observation stacks. Defaults to `None`.
     """
 
     def __init__(
@@ -29,12 +28,10 @@ class StepChecks:
         observation_spec: ObservationSpec,
         action_spec: ActionSpec,
         num_envs: int,
-        frame_stack: int | None = None,
     ) -> None:
         self._observation_spec = observation_spec
         self._action_spec = action_spec
         self._num_envs = num_envs
-        self._frame_stack = frame_stack
 
     def step(
         self,
@@ -68,8 +65,9 @@ class StepChecks:
             "next_observation", next_observation, self._num_envs
         )
         stepped = None if where is None else self._booleans("where", where)
-        if self._frame_stack is not None:
-            self._stacks(observations[0], next_observations[0], stepped)
+        for i, leaf in enumerate(self._observation_spec.leaves):
+            if leaf.is_stack:
+                self._stacks(observations[i], next_observations[i], stepped)
         return observations, actions, rewards, terminated, truncated, next_observations, stepped
 
     def _actions(self, action: Any) -> list[int]:
@@ -118,7 +116,7 @@ class StepChecks:
 
 
 def check_sizes(
-    capacity: int, num_envs: int, frame_stack: int | None, space: Any
+    capacity: int, num_envs: int, frame_stack: int | None
 ) -> tuple[int, int, int | None]:
     """Checks the sizes of a buffer and returns them as ints."""
     capacity = check_integer("capacity", capacity, None)
@@ -129,12 +127,6 @@ def check_sizes(
         raise ValueError(
             "`capacity` must hold at least one observation for each environment. Received: "
             f"{capacity=}, {num_envs=}, {frame_stack=}"
-        )
-    if frame_stack is not None and (not space.shape or space.shape[0] != frame_stack):
-        raise ValueError(
-            "`frame_stack` must be the size of the first axis of a Box of stacked frames, as "
-            f"`FrameStackObservation` makes them. Received: {frame_stack=}, "
-            f"observation_space={space}"
         )
     return capacity, num_envs, frame_stack
 

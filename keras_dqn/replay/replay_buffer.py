@@ -43,7 +43,8 @@ class ReplayBuffer(PersistentBuffer):
         num_envs: Int, environments that step together, E. Defaults to `1`.
         frame_stack: Int or None, frames k that an observation stacks on its first axis, the newest
             last, as `gymnasium.wrappers.FrameStackObservation(env, k)` does. Each frame is stored
-            once, and stacks are rebuilt when drawn. Defaults to `None`.
+            once, and stacks are rebuilt when drawn. Of a Dict or Tuple, the entries with a first
+            axis of k and at least one more are stacks. Defaults to `None`.
         storage: `"memory"`, or `"memmap"` for arrays in files, which may be larger than memory.
             `flush` and `load(directory)` close and reopen them without copying. Defaults to
             `"memory"`.
@@ -83,12 +84,12 @@ class ReplayBuffer(PersistentBuffer):
         self.observation_space = observation_space
         self.action_space = action_space
         self.seed = check_seed(seed)
-        sizes = check_sizes(capacity, num_envs, frame_stack, observation_space)
+        sizes = check_sizes(capacity, num_envs, frame_stack)
         capacity, num_envs, frame_stack = self.capacity, self.num_envs, self.frame_stack = sizes
         self.storage = allocator(storage, directory)
         self._rng = np.random.default_rng(seed)
-        self._spec = spec = ObservationSpec(observation_space)
-        self._checks = StepChecks(spec, ActionSpec(action_space), num_envs, frame_stack)
+        self._spec = spec = ObservationSpec(observation_space, frame_stack)
+        self._checks = StepChecks(spec, ActionSpec(action_space), num_envs)
         self._rings = make_rings(
             num_envs, capacity // num_envs, spec.leaves, frame_stack, self.storage
         )

@@ -26,7 +26,7 @@ class RingArrays:
         num_envs: Int, environments, E.
         num_rows: Int, rows that each ring holds. New rows overwrite the oldest.
         leaves: List of `Leaf`, the arrays of an observation.
-        frame_stack: Int or None, frames that an observation stacks on its first axis.
+        frame_stack: Int or None, frames of those leaves that are stacks.
         storage: `Memory` or `MemmapDirectory`, which allocates the arrays.
     """
 
@@ -43,9 +43,9 @@ class RingArrays:
         self.num_slots = num_envs * self.ring_size
         self.observations = []
         for i, leaf in enumerate(leaves):
-            shape = leaf.shape if frame_stack is None else leaf.shape[1:]
-            array = storage.allocate(f"observation{i}", (self.num_slots, *shape), leaf.dtype)
-            self.observations.append(array)
+            shape = (self.num_slots, *leaf.row_shape)
+            self.observations.append(storage.allocate(f"observation{i}", shape, leaf.dtype))
+        self.is_stack = [leaf.is_stack for leaf in leaves]
         self.actions = storage.allocate("action", (self.num_slots,), np.int32)
         self.rewards = storage.allocate("reward", (self.num_slots,), np.float32)
         self.flags = storage.allocate("flags", (self.num_slots,), np.uint8)
@@ -102,11 +102,15 @@ class RingArrays:
 
         `slots` `[B]` are the slots of these rows, if they are known.
         """
-        if self._frames is not None:
-            slots = self.slots(env[:, None], row[:, None] + self._frames)
-        elif slots is None:
+        if slots is None:
             slots = self.slots(env, row)
-        return [np.asarray(leaf).take(slots, axis=0) for leaf in self.observations]
+        stacks = slots
+        if self._frames is not None:
+            stacks = self.slots(env[:, None], row[:, None] + self._frames)
+        return [
+            np.asarray(leaf).take(stacks if is_stack else slots, axis=0)
+            for leaf, is_stack in zip(self.observations, self.is_stack, strict=True)
+        ]
 
     def windows(
         self, env: NDArray[np.int64], row: NDArray[np.int64], gamma: float, n_step: int

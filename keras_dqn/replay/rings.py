@@ -140,10 +140,11 @@ class Rings(RingArrays):
         return env * self.ring_size + (self.heads_list[env] + rows_from_head) % self.ring_size
 
     def _holds(self, slot: int, env: int, observations: list[NDArray]) -> bool:
-        at: Any = slot
+        stack: Any = slot
         if self._frames is not None:
-            at = self.slots(env, self.heads_list[env] + self._frames)
+            stack = self.slots(env, self.heads_list[env] + self._frames)
         for i, leaf in enumerate(observations):
+            at = stack if self.is_stack[i] else slot
             if self.observations[i][at].tobytes() != leaf[env].tobytes():
                 return False
         return True
@@ -161,7 +162,7 @@ class Rings(RingArrays):
         self, slot: int, env: int, observations: list[NDArray], frame: int = -1
     ) -> None:
         for i, leaf in enumerate(observations):
-            self.observations[i][slot] = leaf[env] if self._frames is None else leaf[env][frame]
+            self.observations[i][slot] = leaf[env][frame] if self.is_stack[i] else leaf[env]
 
     def _close(self, env: int) -> int:
         """Cuts a running episode: its last next observation becomes a boundary row."""
@@ -233,8 +234,8 @@ def make_rings(
     num_envs: int, num_rows: int, leaves: list[Leaf], frame_stack: int | None, storage: Any
 ) -> Rings:
     """Returns `Rings`, or raises an error that says how many bytes they need."""
-    row = sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in leaves)
-    row = row // (frame_stack or 1) + _BYTES_BESIDE_OBSERVATION
+    row = sum(leaf.dtype.itemsize * math.prod(leaf.row_shape) for leaf in leaves)
+    row += _BYTES_BESIDE_OBSERVATION
     needed = num_envs * (num_rows + 1) * row
     try:
         if needed > sys.maxsize:

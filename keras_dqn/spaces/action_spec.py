@@ -2,7 +2,7 @@
 
 Inside the package, actions are 0-based. Environments and `ReplayBuffer.add` take elements of the
 space, which may start at another number. Choices are made on the host, over the last axis of
-`[E, A]`.
+`[E, A]`. The value -inf marks an action that a mask forbids.
 """
 
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
+
+from keras_dqn.spaces.action_mask import forbid
 
 
 class ActionSpec:
@@ -65,40 +67,41 @@ class ActionSpec:
                 f"shape={values.shape}"
             )
 
-    def sample(self, rng: np.random.Generator, num_envs: int) -> NDArray[np.int64]:
-        """Returns uniformly random actions, `[E]`, 0-based."""
-        return rng.integers(self.num_actions, size=num_envs)
+    def sample(
+        self, rng: np.random.Generator, num_envs: int, mask: NDArray | None = None
+    ) -> NDArray[np.int64]:
+        """Returns uniformly random actions, `[E]`, 0-based, of those that a mask `[E, A]` allows.
+
+        A row that allows none gives 0.
+        """
+        if mask is None:
+            return rng.integers(self.num_actions, size=num_envs)
+        return greedy_actions(forbid(rng.random((num_envs, self.num_actions)), mask))
 
 
-def greedy_actions(values: NDArray, mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+def greedy_actions(values: NDArray) -> NDArray[np.int64]:
     """Returns the action with the highest value in each row; of equal values, the lowest action.
 
     Args:
-        values: `[..., A]` float.
-        mask: `[..., A]` bool, True where an action is allowed, or None for all. A row without an
-            allowed action gives 0. Defaults to `None`.
+        values: `[..., A]` float, -inf where an action is forbidden.
 
     Returns:
         `[...]` int64.
     """
-    if mask is not None:
-        values = np.where(mask, values, -np.inf)
     return values.argmax(axis=-1)
 
 
-def random_actions(
-    values: NDArray, rng: np.random.Generator, mask: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
+def random_actions(values: NDArray, rng: np.random.Generator) -> NDArray[np.int64]:
     """Returns a uniformly random action for each row of values.
 
     Args:
-        values: `[..., A]`; only the shape is used.
+        values: `[..., A]` float, -inf where an action is forbidden.
         rng: The NumPy generator that draws.
-        mask: `[..., A]` bool, True where an action is allowed, or None for all. Defaults to `None`.
 
     Returns:
         `[...]` int64.
     """
-    if mask is None:
+    allowed = values != -np.inf  # also NaN
+    if allowed.all():
         return rng.integers(values.shape[-1], size=values.shape[:-1])
-    return greedy_actions(rng.random(values.shape), mask)
+    return greedy_actions(np.where(allowed, rng.random(values.shape), -np.inf))

@@ -16,6 +16,9 @@ class Leaf:
     Args:
         name: String, the path in a Dict or Tuple space, for errors; empty for the space itself.
         space: The Gymnasium space.
+
+    Attributes:
+        is_stack: Bool, whether the first axis is that of stacked frames.
     """
 
     def __init__(self, name: str, space: gym.Space) -> None:
@@ -23,6 +26,7 @@ class Leaf:
         self.space = space
         discrete = isinstance(space, gym.spaces.Discrete)
         self.shape: tuple[int, ...] = () if discrete else tuple(space.shape or ())
+        self.is_stack = False
         self.dtype = np.dtype(np.int32) if discrete else np.dtype(space.dtype)
         self._low, self._high = _bounds(space)
         self._takes_any_value = _takes_any_value(space)
@@ -31,6 +35,11 @@ class Leaf:
         )
         self._warned = False
         self._passed = b""
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of what is stored for one step: the newest frame of a stack."""
+        return self.shape[1:] if self.is_stack else self.shape
 
     def check(self, argument: str, value: Any, num_envs: int) -> NDArray:
         """Returns `value` as `[E, ...]` of the leaf's dtype, or raises a `ValueError`."""
@@ -111,15 +120,32 @@ class ObservationSpec:
 
     Args:
         space: A Gymnasium space of numbers, or a (nested) Dict or Tuple of such spaces.
+        frame_stack: Int k or None. In a Dict or Tuple, the leaves with a first axis of k and at
+            least one more are stacks of frames. Defaults to `None`.
 
     Raises:
-        ValueError: If the space holds anything else (Text, Sequence, Graph).
+        ValueError: If the space holds anything else (Text, Sequence, Graph), or no stack of k
+            frames.
     """
 
-    def __init__(self, space: gym.Space) -> None:
+    def __init__(self, space: gym.Space, frame_stack: int | None = None) -> None:
         self.space = space
         self.leaves = _leaves(space, "")
         self._single = not isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple))
+        if frame_stack is not None:
+            self._mark_stacks(frame_stack)
+
+    def _mark_stacks(self, frame_stack: int) -> None:
+        for leaf in self.leaves:
+            leaf.is_stack = leaf.shape[:1] == (frame_stack,) and (
+                self._single or len(leaf.shape) > 1
+            )
+        if not any(leaf.is_stack for leaf in self.leaves):
+            raise ValueError(
+                "`frame_stack` must be the size of the first axis of a Box of stacked frames, as "
+                f"`FrameStackObservation` makes them. Received: {frame_stack=}, "
+                f"observation_space={self.space}"
+            )
 
     def check(self, argument: str, observation: Any, num_envs: int) -> list[NDArray]:
         """Returns one `[E, ...]` array per leaf, or raises a `ValueError` if one does not fit."""

@@ -109,6 +109,28 @@ def test_an_exported_policy_acts_like_the_agent(tmp_path, make, format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("make", [preprocessing_network, dict_network])
+def test_an_action_mask_is_an_input(tmp_path, make, format):
+    needs(format)
+    network = make()
+    agent = keras_dqn.DQN(network, action_mask="allowed")
+    shake(network)
+    observation = observations_of(network, 200)
+    if not isinstance(observation, dict):
+        observation = {"observation": observation}
+    unmasked = agent.act({**observation, "allowed": np.ones((200, 3), np.int8)})
+    mask = np.random.default_rng(1).integers(2, size=(200, 3)).astype(np.int8)
+    mask[mask.sum(axis=1) == 0] = 1
+    observation["allowed"] = mask
+    path = tmp_path / FORMATS[format]
+    agent.export_policy(path, format=format, verbose=False)
+    actions = RUN[format](path, observation)
+    np.testing.assert_array_equal(actions, agent.act(observation))
+    assert mask[np.arange(200), actions].all()
+    assert (actions != unmasked).any()
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_what_a_subclass_makes_of_outputs_is_exported(tmp_path, make_network, format):
     needs(format)
 

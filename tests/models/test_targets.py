@@ -88,7 +88,8 @@ def expected_target(kind, rule, row, online, target):
     """`online` and `target` map a cell to outputs `[A, ...]`."""
     observation, action, reward, discount, following = row
     after = target(following)
-    bonus_per_action = np.zeros(ACTIONS)
+    num_actions = len(after)
+    bonus_per_action = np.zeros(num_actions)
     if rule == "munchausen":
         log_policy = log_pi(q_of(kind, after))
         weights, bonus_per_action = np.exp(log_policy), -RULE.temperature * log_policy
@@ -96,11 +97,11 @@ def expected_target(kind, rule, row, online, target):
         reward = reward + RULE.alpha * max(RULE.clip, taken)
     else:
         chooser = online(following) if rule == "double" else after
-        weights = np.eye(ACTIONS)[q_of(kind, chooser).argmax()]
+        weights = np.eye(num_actions)[q_of(kind, chooser).argmax()]
     if kind == "quantiles":
         return [reward + discount * weights @ (after[:, j] + bonus_per_action) for j in range(N)]
     if kind == "c51":
-        mixture = sum(weights[a] * softmax(after)[a] for a in range(ACTIONS))
+        mixture = sum(weights[a] * softmax(after)[a] for a in range(num_actions))
         entropy_bonus = (weights * bonus_per_action).sum()
         return projected(mixture, reward + discount * (support_of(kind) + entropy_bonus))
     value = (weights * (q_of(kind, after) + bonus_per_action)).sum()

@@ -10,6 +10,8 @@ from gymnasium.wrappers import FrameStackObservation
 
 from keras_dqn import (
     DQN,
+    ActionMaskObservation,
+    Collector,
     CollectTransitions,
     EpsilonGreedy,
     PrioritizedReplayBuffer,
@@ -246,7 +248,12 @@ def test_what_an_autoreset_gives_need_not_continue_a_stack():
         (84, Box(0, 255, (4, 84, 84), np.uint8), 400, "Received: frame_stack=84"),
         (4, Discrete(4), 40, "`frame_stack` must be the size of the first axis"),
         (4, Box(-1, 1, ()), 40, "`frame_stack` must be the size of the first axis"),
-        (4, Dict({"image": STACKS}), 40, "`frame_stack` must be the size of the first axis"),
+        (
+            4,
+            Dict({"mask": Box(0, 1, (4,))}),
+            40,
+            "`frame_stack` must be the size of the first axis",
+        ),
         (4, STACKS, 7, "`capacity` must hold.*capacity=7, num_envs=2, frame_stack=4"),
     ],
     ids=["three", "zero", "other_axis", "discrete", "scalar", "dict", "capacity"],
@@ -290,3 +297,46 @@ def test_memory_of_atari_frames():
         stack = following
     assert len(replay) == 2_000
     assert replay.nbytes <= 2_000 * (1.02 * 7_056 + 32)
+
+
+class MaskedFrameEnv(FrameEnv):
+    """With a mask of as many actions as a stack has frames, which follows from the counter."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.action_space = Discrete(3)
+
+    def reset(self, **kwargs):
+        observation, info = super().reset(**kwargs)
+        return observation, {**info, "action_mask": self.mask()}
+
+    def step(self, action):
+        *rest, info = super().step(action)
+        return (*rest, {**info, "action_mask": self.mask()})
+
+    def mask(self):
+        return np.array([1, self.counter % 2, self.counter % 3 > 0], np.int8)
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_mask_beside_stacked_frames_is_stored_as_it_is(mode):
+    """What can be drawn equals what a buffer that keeps whole stacks gives."""
+
+    def make():
+        return ActionMaskObservation(FrameStackObservation(MaskedFrameEnv(), 3))
+
+    drawn = []
+    for frame_stack in (3, None):
+        env = SyncVectorEnv([make, make], autoreset_mode=mode)
+        replay = ReplayBuffer.from_env(env, 400, frame_stack=frame_stack, seed=0)
+        collector = Collector(env, replay, exploration=EpsilonGreedy(1.0), seed=0)
+        collector.collect_at_random(100)
+        observation, transition, _ = replay.sample(4_000, n_step=2)
+        after = transition["next_observation"]
+        leaves = (observation["observation"], observation["action_mask"])
+        leaves += (after["observation"], after["action_mask"], transition["discount"])
+        drawn.append({tuple(leaf[i].tobytes() for leaf in leaves) for i in range(4_000)})
+        assert observation["observation"].shape == (4_000, 3, 2, 2)
+        assert observation["action_mask"].shape == (4_000, 3)
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) > 40

@@ -2,9 +2,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from keras_dqn.spaces.action_mask import forbid
 from keras_dqn.spaces.action_spec import ActionSpec, greedy_actions, random_actions
-
-NINF = -np.inf
 
 
 def test_the_two_numberings():
@@ -33,21 +32,23 @@ def test_another_space_is_refused(space):
         ActionSpec(space)
 
 
+SPEC = ActionSpec(gym.spaces.Discrete(4, start=9))
+
+
 def test_samples_are_uniform():
-    spec = ActionSpec(gym.spaces.Discrete(4, start=9))
-    counts = np.bincount(spec.sample(np.random.default_rng(0), 40_000), minlength=4)
+    counts = np.bincount(SPEC.sample(np.random.default_rng(0), 40_000), minlength=4)
     # Each count is binomial: standard deviation sqrt(40,000 * 0.25 * 0.75) = 87.
     assert np.abs(counts - 10_000).max() < 5 * 87
 
 
-def test_greedy_choice_with_and_without_a_mask():
+def test_greedy_choice_passes_forbidden_actions_over():
     values = np.array([[1.0, 3.0, 3.0], [5.0, 4.0, -1.0], [7.0, 8.0, 9.0]])
     np.testing.assert_array_equal(greedy_actions(values), [1, 0, 2])
-    mask = np.array([[True, False, True], [False, False, True], [True, True, True]])
-    np.testing.assert_array_equal(greedy_actions(values, mask), [2, 2, 2])
+    mask = np.array([[1, 0, 1], [0, 0, 1], [1, 1, 1]], np.int8)
+    np.testing.assert_array_equal(greedy_actions(forbid(values, mask)), [2, 2, 2])
     # What is masked may be NaN, and what is allowed may be lower than all that is not.
-    hidden = np.array([[np.nan, NINF, -5.0]])
-    np.testing.assert_array_equal(greedy_actions(hidden, np.array([[False, True, True]])), [2])
+    hidden = forbid(np.array([[np.nan, -1e30, -5.0]]), [[0, 1, 0]])
+    np.testing.assert_array_equal(greedy_actions(hidden), [1])
 
 
 def test_greedy_choice_in_several_branches():
@@ -60,7 +61,16 @@ def test_random_choice_is_uniform_over_what_is_allowed():
     values = np.zeros((30_000, 4))
     counts = np.bincount(random_actions(values, rng), minlength=4)
     assert np.abs(counts - 7_500).max() < 5 * 75  # sqrt(30,000 * 0.25 * 0.75) = 75
-    mask = np.tile([True, False, True, True], (30_000, 1))
-    counts = np.bincount(random_actions(values, rng, mask), minlength=4)
-    assert counts[1] == 0
-    assert np.abs(counts[[0, 2, 3]] - 10_000).max() < 5 * 82  # sqrt(30,000 / 3 * 2 / 3) = 82
+    allowed = forbid(values, np.tile([1, 0, 1, 1], (30_000, 1)))
+    mask = np.tile(np.array([1, 0, 1, 1], np.int8), (30_000, 1))
+    for actions in (random_actions(allowed, rng), SPEC.sample(rng, 30_000, mask)):
+        counts = np.bincount(actions, minlength=4)
+        assert counts[1] == 0
+        assert np.abs(counts[[0, 2, 3]] - 10_000).max() < 5 * 82  # sqrt(30,000 / 3 * 2 / 3) = 82
+
+
+def test_a_row_without_an_allowed_action_gives_the_first():
+    """Its environment is about to reset itself, so the action does not count."""
+    rng, none = np.random.default_rng(0), np.zeros((3, 4), np.int8)
+    for actions in (random_actions(forbid(np.ones((3, 4)), none), rng), SPEC.sample(rng, 3, none)):
+        np.testing.assert_array_equal(actions, [0, 0, 0])

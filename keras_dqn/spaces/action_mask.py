@@ -1,0 +1,82 @@
+"""Action masks in Dict observations: `[E, A]` integer, 0 where an action is forbidden.
+
+The mask is a part of the observation wherever that is kept or moved. A network gets the rest.
+"""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+
+def without_mask(observation: Any, key: str | None) -> Any:
+    """Returns what a network gets: the observation without its mask.
+
+    If the rest is the entry `"observation"` alone, that entry is returned. An observation that has
+    no such key is returned unchanged.
+
+    Args:
+        observation: An observation of any kind, or its shapes.
+        key: String, the mask's key, or None for no mask.
+    """
+    if key is None or not isinstance(observation, dict) or key not in observation:
+        return observation
+    rest = {name: value for name, value in observation.items() if name != key}
+    return rest["observation"] if rest.keys() == {"observation"} else rest
+
+
+def mask_of(observation: Any, key: str) -> Any:
+    """Returns the mask of an observation, `[B, A]` integer.
+
+    Raises:
+        ValueError: If the observation is not a dict with this key.
+    """
+    if not isinstance(observation, dict) or key not in observation:
+        received = sorted(observation) if isinstance(observation, dict) else type(observation)
+        raise ValueError(
+            f"`observation` must be a dict with the action mask {key!r}. Received: {received}"
+        )
+    return observation[key]
+
+
+def forbid(values: NDArray, mask: Any) -> NDArray:
+    """Returns a copy of action values `[E, A]` with -inf where the mask `[E, A]` is 0."""
+    mask = np.asarray(mask)
+    if mask.shape != values.shape:
+        raise ValueError(
+            f"The action mask must have the shape of the action values, {values.shape}. Received: "
+            f"shape={mask.shape}"
+        )
+    return np.where(mask != 0, values, -np.inf)
+
+
+def check_some_allowed(mask: Any, needed: NDArray[np.bool_] | None = None) -> None:
+    """Raises a `ValueError` if a mask leaves no action where one must be chosen.
+
+    Args:
+        mask: `[..., A]` integer.
+        needed: `[...]` bool, True where an action must be chosen, or None for all. Defaults to
+            `None`.
+    """
+    some = (np.asarray(mask) != 0).any(axis=-1)
+    empty = ~some if needed is None else ~some & needed
+    if empty.any():
+        raise ValueError(
+            "The action mask must allow at least one action where one must be chosen. Received: "
+            f"only zeros in the rows {np.flatnonzero(empty).tolist()}"
+        )
+
+
+def check_mask_space(space: gym.Space, key: str, num_actions: int) -> None:
+    """Raises a `ValueError` unless a space has a mask of all actions."""
+    mask = space.spaces.get(key) if isinstance(space, gym.spaces.Dict) else None
+    is_mask = isinstance(mask, (gym.spaces.Box, gym.spaces.MultiBinary)) and (
+        mask.shape == (num_actions,) and np.dtype(mask.dtype).kind in "iu"
+    )
+    if not is_mask:
+        raise ValueError(
+            f"`action_mask` must be the key of an entry Box(0, 1, ({num_actions},), int8) in a "
+            "Dict observation space; `keras_dqn.ActionMaskObservation(env)` makes one from "
+            f'`info["action_mask"]`. Received: action_mask={key!r}, observation_space={space}'
+        )
