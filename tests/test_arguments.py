@@ -211,8 +211,12 @@ CALLABLES = {
     ),
     "Collector": (
         lambda **kwargs: keras_dqn.Collector(**kwargs),
-        lambda: {"env": env(), "replay": cartpole(), "exploration": keras_dqn.Greedy(), "seed": 0},
+        lambda: (
+            {"env": env(), "replay": cartpole(), "exploration": keras_dqn.Greedy()}
+            | {"seed": 0, "action_mask": None}
+        ),
     ),
+    "ActionMaskObservation": (keras_dqn.ActionMaskObservation, lambda: {"env": env()}),
     "EvaluatePolicy": (
         keras_dqn.EvaluatePolicy,
         lambda: {
@@ -244,7 +248,10 @@ CALLABLES = {
     "Policy": (keras_dqn.Policy, lambda: {"model": network()}),
     "DQN": (
         keras_dqn.DQN,
-        lambda: {"network": network(), "double": False, "munchausen": None, "conservative": 0.0},
+        lambda: (
+            {"network": network(), "double": False, "munchausen": None, "conservative": 0.0}
+            | {"action_mask": None}
+        ),
     ),
     "CategoricalDQN": (
         keras_dqn.CategoricalDQN,

@@ -32,6 +32,7 @@ RUNS = {
     "beyond_the_rainbow.py": ("--env-steps 2640", "return "),
     "cartpole.py": ("--env-steps 3100", "return "),
     "ddpg.py": ("--epochs 1", "mean returns of five episodes"),
+    "forbidden_actions.py": ("--env-steps 1200", "return "),
     "many_actors.py": ("--env-steps 1500", "return "),
     "mean_teacher.py": ("--epochs 1", "with consistency: accuracy of the student"),
     "minatar_dqn.py": ("--env-steps 1400 --video videos", "return "),

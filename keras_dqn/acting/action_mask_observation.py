@@ -9,7 +9,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from keras_dqn.spaces.action_spec import ActionSpec
-from keras_dqn.spaces.env_spaces import Environment
+from keras_dqn.spaces.env_spaces import Environment, single_spaces
 
 KEY = "action_mask"
 
@@ -34,6 +34,7 @@ class ActionMaskObservation(gym.Wrapper):
             mode SAME_STEP, the masks of final observations are in `info["final_info"]`.
 
     Raises:
+        TypeError: If `env` is not a Gymnasium environment.
         ValueError: If the action space is not `Discrete`; in `reset` and `step`, if `info` has no
             mask, or one of another shape.
     """
@@ -45,9 +46,10 @@ class ActionMaskObservation(gym.Wrapper):
         return super().__new__(cls)
 
     def __init__(self, env: gym.Env) -> None:
+        observation_space, action_space = single_spaces(env)
         super().__init__(env)
-        self._num_actions = ActionSpec(env.action_space).num_actions
-        self.observation_space = _with_mask(env.observation_space, self._num_actions)
+        self._num_actions = ActionSpec(action_space).num_actions
+        self.observation_space = _with_mask(observation_space, self._num_actions)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
         """Resets the environment."""

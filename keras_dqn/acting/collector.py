@@ -11,6 +11,7 @@ from keras_dqn.acting.episode_statistics import EpisodeStatistics
 from keras_dqn.acting.exploration import Exploration
 from keras_dqn.arguments import check_integer, check_seed, check_type
 from keras_dqn.replay.protocols import TakesTransitions
+from keras_dqn.spaces.action_mask import check_mask_space
 from keras_dqn.spaces.env_spaces import Environment
 
 MAX_RECORDED_STEPS = 50_000  # from one seeded reset to the next, where episodes have no seeds
@@ -66,7 +67,8 @@ class Collector:
         statistics: `EpisodeStatistics`.
 
     Raises:
-        ValueError: If `replay` was made for another number of environments or other spaces.
+        ValueError: If `replay` was made for another number of environments or other spaces, or
+            `action_mask` is not the key of a mask.
     """
 
     def __init__(
@@ -90,6 +92,10 @@ class Collector:
         self.env = env
         self.replay = replay
         self.exploration = exploration
+        if action_mask is not None:
+            check_type("action_mask", action_mask, str, "the key of the mask, or None")
+            num_actions = self.stepper.action_spec.num_actions
+            check_mask_space(self.stepper.observation_space, action_mask, num_actions)
         self.action_mask = action_mask
         self.env_steps = 0
         self.episodes = 0

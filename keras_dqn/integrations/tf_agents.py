@@ -82,7 +82,7 @@ class TFAgentsReplayBuffer:
         self._checks = StepChecks(observation_spec, action_spec, num_envs)
         spec = trajectory_spec(observation_spec, action_spec)
         if capacity is not None:
-            check_sizes(capacity, num_envs, None, observation_space)
+            check_sizes(capacity, num_envs, None)
             replay_buffer = _make_replay_buffer(spec, num_envs, capacity // num_envs)
         else:
             check_holds_trajectories(replay_buffer, spec)

@@ -246,6 +246,13 @@ def test_fit_refuses_a_key_without_a_mask():
         keras_dqn.DQN(keras.layers.Dense(2), action_mask=True)
 
 
+def test_a_collector_refuses_a_key_without_a_mask():
+    env = gym.make("CartPole-v1")
+    replay = keras_dqn.ReplayBuffer.from_env(env, 100)
+    with pytest.raises(ValueError, match="`action_mask` must be the key of an entry"):
+        keras_dqn.Collector(env, replay, exploration=EpsilonGreedy(0.1), action_mask="mask")
+
+
 class Silent(gym.Env):
     observation_space, action_space = Box(0, 1, (1,), np.float32), Discrete(2)
 
