@@ -29,13 +29,14 @@ class ActionMaskObservation(gym.Wrapper):
     ```
 
     Args:
-        env: `gym.Env` or `gym.vector.VectorEnv` with a `Discrete` action space. Its `info` has the
-            mask, `[A]` or `[E, A]` integer, after each `reset` and `step`; 0 forbids an action. In
-            mode SAME_STEP, the masks of final observations are in `info["final_info"]`.
+        env: `gym.Env` or `gym.vector.VectorEnv` with a `Discrete` or `MultiDiscrete` action space.
+            Its `info` has the mask, `[A]` or `[E, A]` integer (with branches `[D, A]` or
+            `[E, D, A]`), after each `reset` and `step`; 0 forbids an action. In mode SAME_STEP, the
+            masks of final observations are in `info["final_info"]`.
 
     Raises:
         TypeError: If `env` is not a Gymnasium environment.
-        ValueError: If the action space is not `Discrete`; in `reset` and `step`, if `info` has no
+        ValueError: If the action space is of another kind; in `reset` and `step`, if `info` has no
             mask, or one of another shape.
     """
 
@@ -48,8 +49,8 @@ class ActionMaskObservation(gym.Wrapper):
     def __init__(self, env: gym.Env) -> None:
         observation_space, action_space = single_spaces(env)
         super().__init__(env)
-        self._num_actions = ActionSpec(action_space).num_actions
-        self.observation_space = _with_mask(observation_space, self._num_actions)
+        self._shape = ActionSpec(action_space).values_shape
+        self.observation_space = _with_mask(observation_space, self._shape)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple:
         """Resets the environment."""
@@ -62,7 +63,7 @@ class ActionMaskObservation(gym.Wrapper):
         return self._joined(observation, info), reward, terminated, truncated, info
 
     def _joined(self, observation: Any, info: dict) -> dict:
-        mask = _mask_in(info, (self._num_actions,))
+        mask = _mask_in(info, self._shape)
         return {"observation": observation, KEY: mask.astype(np.int8)}
 
 
@@ -71,10 +72,10 @@ class VectorActionMaskObservation(VectorWrapper):
 
     def __init__(self, env: VectorEnv) -> None:
         super().__init__(env)
-        num_actions = ActionSpec(env.single_action_space).num_actions
-        self.single_observation_space = _with_mask(env.single_observation_space, num_actions)
+        shape = ActionSpec(env.single_action_space).values_shape
+        self.single_observation_space = _with_mask(env.single_observation_space, shape)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
-        self._mask = np.zeros((env.num_envs, num_actions), np.int8)
+        self._mask = np.zeros((env.num_envs, *shape), np.int8)
 
     def reset(self, *, seed: Any = None, options: dict | None = None) -> tuple:
         """Resets all environments, or those of `options["reset_mask"]`."""
@@ -109,8 +110,8 @@ class VectorActionMaskObservation(VectorWrapper):
         return final
 
 
-def _with_mask(space: gym.Space, num_actions: int) -> gym.spaces.Dict:
-    mask = gym.spaces.Box(0, 1, (num_actions,), np.int8)
+def _with_mask(space: gym.Space, shape: tuple[int, ...]) -> gym.spaces.Dict:
+    mask = gym.spaces.Box(0, 1, shape, np.int8)
     return gym.spaces.Dict({"observation": space, KEY: mask})
 
 

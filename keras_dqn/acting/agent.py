@@ -13,12 +13,15 @@ class Agent(Protocol):
 
     Attributes:
         network: The Keras model or layer that computes the outputs.
-        action_start: Int, the environment's action that has the number 0 in the package.
+        action_start: Int, the environment's action that has the number 0 in the package, or a
+            tuple of D ints for D branches.
+        branch_sizes: Tuple of ints, the actions of each branch if they are not equal, or None.
         action_mask: String, the key of the action mask in observations, or None.
     """
 
     network: keras.layers.Layer
-    action_start: int
+    action_start: Any
+    branch_sizes: tuple[int, ...] | None
     action_mask: str | None
 
     def outputs_of(self, network: Any, observation: Any, training: bool | None = False) -> Any:

@@ -94,8 +94,8 @@ class Collector:
         self.exploration = exploration
         if action_mask is not None:
             check_type("action_mask", action_mask, str, "the key of the mask, or None")
-            num_actions = self.stepper.action_spec.num_actions
-            check_mask_space(self.stepper.observation_space, action_mask, num_actions)
+            shape = self.stepper.action_spec.values_shape
+            check_mask_space(self.stepper.observation_space, action_mask, shape)
         self.action_mask = action_mask
         self.env_steps = 0
         self.episodes = 0

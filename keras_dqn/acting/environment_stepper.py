@@ -28,7 +28,7 @@ class Step(NamedTuple):
 
     Attributes:
         observation: `[E, ...]`, observations for which the actions were chosen.
-        action: `[E]` int64, actions as they were passed to `env.step`.
+        action: `[E]` (or `[E, D]`) int64, actions as they were passed to `env.step`.
         reward: `[E]` float64.
         terminated: `[E]` bool.
         truncated: `[E]` bool.
@@ -52,7 +52,8 @@ class EnvironmentStepper:
     """Steps an environment or vector environment, and resets it as its autoreset mode requires.
 
     Args:
-        env: `gym.Env` or `gym.vector.VectorEnv`, with a `Discrete` action space.
+        env: `gym.Env` or `gym.vector.VectorEnv`, with a `Discrete` or `MultiDiscrete` action
+            space.
         owner: String, the name of this stepper in errors, when other code steps the environment.
             Defaults to `"EnvironmentStepper"`.
         record: `EpisodeRecord` of the environment, which gives the resets their seeds, so that
@@ -109,7 +110,7 @@ class EnvironmentStepper:
         try:
             if self.record is not None:
                 self.record.add(action)
-            step = self._step_all(action) if self._vectorized else self._step_single(int(action[0]))
+            step = self._step_all(action) if self._vectorized else self._step_single(action)
         except BaseException as error:
             self.observation = None
             if isinstance(error, (EOFError, ConnectionError)):
@@ -208,10 +209,8 @@ class EnvironmentStepper:
             if not record.by_episode:
                 self._step_all(action)
                 continue
-            to_env = self.action_spec.to_env(action)
-            after, _, terminated, truncated, _ = _five(
-                self.env.step(to_env if self._vectorized else int(to_env[0]))
-            )
+            to_env = self.action_spec.to_env(action) if self._vectorized else self._only(action)
+            after, _, terminated, truncated, _ = _five(self.env.step(to_env))
             if not self._vectorized:
                 if terminated or truncated:
                     return False
@@ -235,9 +234,14 @@ class EnvironmentStepper:
                 f"collector. Received: env={self.env}"
             )
 
-    def _step_single(self, action: int) -> Step:
+    def _only(self, action: NDArray[np.int64]) -> Any:
+        """Returns the action of the one environment: a Python int, or an array `[D]`."""
+        only = action[0] if self.action_spec.shape else int(action[0])
+        return self.action_spec.to_env(only)
+
+    def _step_single(self, actions: NDArray[np.int64]) -> Step:
         before = self.observation
-        action = self.action_spec.to_env(action)
+        action = self._only(actions)
         after, reward, terminated, truncated, info = _five(self.env.step(action))
         after = self._own(after)
         self.observation = after

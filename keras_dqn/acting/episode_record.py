@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from keras_dqn.spaces.env_spaces import Environment, num_envs_of
+from keras_dqn.spaces.env_spaces import Environment, num_envs_of, single_spaces
 
 # Some environments take 31 bits only, and a vector environment adds up to E - 1 to a seed.
 _NUM_SEEDS = 2**31 - 2**16
@@ -43,12 +43,14 @@ class EpisodeRecord:
         self._seed = seed
         self._numbers = np.full(self._num_envs, -1, np.int64)  # of the last reset; -1 is none
         self.starts = np.zeros(self._num_envs, np.int64)
-        self._actions = np.zeros((64, self._num_envs), np.int32)
+        _, action_space = single_spaces(env)
+        self._shape = (self._num_envs, *(action_space.shape or ()))  # of the actions of a step
+        self._actions = np.zeros((64, *self._shape), np.int32)
         self._num_steps = 0
 
     @property
     def actions(self) -> NDArray[np.int32]:
-        """The recorded actions, `[T, E]`, 0-based."""
+        """The recorded actions, `[T, E]` (or `[T, E, D]`), 0-based."""
         return self._actions[: self._num_steps]
 
     def begin(self) -> Any:
@@ -97,9 +99,9 @@ class EpisodeRecord:
         self._seed, self.entropy = state["seed"], state["entropy"]
         self._numbers = np.array(state["numbers"], np.int64)
         self.starts = np.array(state["starts"], np.int64)
-        actions = np.array(state["actions"], np.int32).reshape(-1, self._num_envs)
+        actions = np.array(state["actions"], np.int32).reshape(-1, *self._shape)
         self._num_steps = len(actions)
-        self._actions = np.concatenate([actions, np.zeros((64, self._num_envs), np.int32)])
+        self._actions = np.concatenate([actions, np.zeros((64, *self._shape), np.int32)])
 
     def _seed_of(self, e: int) -> int:
         number = int(self._numbers[e])

@@ -1,6 +1,7 @@
 """Exploration on the host: `[E, A]` NumPy action values in, `[E]` 0-based actions out.
 
-The value -inf marks an action that is forbidden; no rule takes it while another is allowed.
+The value -inf marks an action that is forbidden; no rule takes it while another is allowed. With D
+branches, values are `[E, D, A]` and actions `[E, D]`; each environment tosses one coin.
 A collector calls `update` once per execution with its counts, and `__call__` once per vector step
 with its own random generator. So one seed determines a run.
 """
@@ -185,9 +186,9 @@ class EpsilonZGreedy(EpsilonGreedy):
 
     def __call__(self, q_values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns `[E]` int64 actions for `[E, A]` action values."""
-        num_envs = len(q_values)
-        if len(self._action) != num_envs:
-            self._action, self._steps_left = np.zeros((2, num_envs), np.int64)
+        num_envs, shape = len(q_values), q_values.shape[:-1]
+        if self._action.shape != shape:
+            self._action, self._steps_left = np.zeros(shape, np.int64), np.zeros(num_envs, np.int64)
         self._avoid_forbidden(q_values, rng)
         begins = (self._steps_left == 0) & (rng.random(num_envs) < self.value)
         if begins.any():
@@ -196,12 +197,15 @@ class EpsilonZGreedy(EpsilonGreedy):
             self._steps_left[begins] = np.minimum(durations, self.max_duration)
         random = self._steps_left > 0
         self._steps_left[random] -= 1
-        return np.where(random, self._action, greedy_actions(q_values))
+        actions = greedy_actions(q_values)
+        actions[random] = self._action[random]
+        return actions
 
     def _avoid_forbidden(self, q_values: np.ndarray, rng: np.random.Generator) -> None:
         """Draws another action where the repeated one is forbidden now."""
-        value = q_values[np.arange(len(q_values)), self._action]
-        blocked = (self._steps_left > 0) & (value == -np.inf)
+        value = np.take_along_axis(q_values, self._action[..., None], axis=-1)
+        forbidden = (value == -np.inf).reshape(len(q_values), -1).any(axis=1)
+        blocked = (self._steps_left > 0) & forbidden
         if blocked.any():
             self._action[blocked] = random_actions(q_values[blocked], rng)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_dqn.acting.agent import Agent
 from keras_dqn.acting.native_log import native_log_silenced
 from keras_dqn.networks.inspection import input_shape_of
-from keras_dqn.spaces.action_mask import mask_of
+from keras_dqn.spaces.action_mask import existing_actions, mask_of
 
 
 class ExportedPolicy(keras.Model):
@@ -25,16 +25,20 @@ class ExportedPolicy(keras.Model):
         self._outputs_of = agent.outputs_of
         self._q_values = agent.q_values
         self._action_start = agent.action_start
+        self._branch_sizes = agent.branch_sizes
         self._action_mask = agent.action_mask
 
     def call(self, observation: Any) -> tf.Tensor:
         """Returns the greedy actions."""
         q_values = self._q_values(self._outputs_of(self.network, observation))
+        if self._branch_sizes is not None:
+            exist = existing_actions(self._branch_sizes)[None]
+            q_values = tf.where(exist, q_values, tf.float32.min)
         if self._action_mask is not None:  # LiteRT compares no int8
             allowed = tf.cast(mask_of(observation, self._action_mask), tf.float32) != 0.0
             q_values = tf.where(allowed, q_values, tf.float32.min)
         # LiteRT lacks an operation that Keras' argmax needs.
-        return tf.argmax(q_values, axis=-1) + self._action_start
+        return tf.argmax(q_values, axis=-1) + tf.constant(self._action_start, tf.int64)
 
 
 def write_policy(agent: Agent, filepath: Any, format: str, **kwargs: Any) -> None:
@@ -71,7 +75,8 @@ def _observation_spec(network: keras.layers.Layer) -> Any:
 def _with_mask(agent: Agent, spec: Any) -> dict:
     """Returns the spec of the observations from which the agent takes the mask."""
     outputs = agent.outputs_of(agent.network, keras.tree.map_structure(_zeros, spec))
-    mask = tf.TensorSpec((None, agent.q_values(outputs).shape[-1]), tf.int8, agent.action_mask)
+    shape = (None, *agent.q_values(outputs).shape[1:])
+    mask = tf.TensorSpec(shape, tf.int8, agent.action_mask)
     rest = spec if isinstance(spec, dict) else {"observation": spec}
     return {**rest, agent.action_mask: mask}
 

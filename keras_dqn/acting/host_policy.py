@@ -10,7 +10,7 @@ from keras_dqn.acting.litert_content import LiteRTContent
 from keras_dqn.acting.litert_program import narrow
 from keras_dqn.acting.numpy_program import NumPyProgram
 from keras_dqn.acting.observations import leaves_of
-from keras_dqn.spaces.action_mask import forbid, mask_of, without_mask
+from keras_dqn.spaces.action_mask import forbid, forbid_missing, mask_of, without_mask
 
 HostProgram = LiteRTContent | NumPyProgram
 
@@ -30,6 +30,8 @@ class HostPolicy:
         noise_size: Int, numbers of one draw of the noise. Defaults to `0`.
         action_mask: String, the key of the action mask in observations, or None. `observation` has
             no mask. Defaults to `None`.
+        branch_sizes: Tuple of ints, the actions of each branch if they are not equal, or None.
+            Defaults to `None`.
 
     Attributes:
         backend: `"litert"` or `"numpy"`.
@@ -44,8 +46,10 @@ class HostPolicy:
         noisy_program: HostProgram | None = None,
         noise_size: int = 0,
         action_mask: str | None = None,
+        branch_sizes: tuple[int, ...] | None = None,
     ) -> None:
         self.action_mask = action_mask
+        self._branch_sizes = branch_sizes
         self.backend = "litert" if isinstance(program, LiteRTContent) else "numpy"
         self._program = program
         self._noisy_program = noisy_program
@@ -86,6 +90,7 @@ class HostPolicy:
         return self._masked(self._noisy_program([noise, *leaves]), observation)
 
     def _masked(self, values: NDArray[np.float32], observation: Any) -> NDArray[np.float32]:
+        values = forbid_missing(values, self._branch_sizes)
         if self.action_mask is None:
             return values
         return forbid(values, mask_of(observation, self.action_mask))

@@ -15,7 +15,13 @@ from keras_dqn.acting.observations import leaves_of
 from keras_dqn.acting.programs import Programs, host_program_of
 from keras_dqn.arguments import check_bool, check_type
 from keras_dqn.layers.noise import noise_given
-from keras_dqn.spaces.action_mask import check_some_allowed, forbid, mask_of, without_mask
+from keras_dqn.spaces.action_mask import (
+    check_some_allowed,
+    forbid,
+    forbid_missing,
+    mask_of,
+    without_mask,
+)
 from keras_dqn.spaces.action_spec import greedy_actions
 
 
@@ -74,18 +80,23 @@ class Policy:
         """
         if self.action_mask is not None:
             check_some_allowed(mask_of(observation, self.action_mask))
-        start = self._model.action_start if self._of_agent else 0
+        start = np.array(self._model.action_start if self._of_agent else 0)
         return greedy_actions(self.action_values(observation)) + start
 
     def action_values(self, observation: Any) -> NDArray[np.float32]:
         """Returns `[E, A]` float32 for observations `[E, ...]` (or a dict of arrays).
 
-        The value is -inf where the action mask is 0.
+        The value is -inf where the action mask is 0. For D branches the shape is `[E, D, A]`, and
+        the value is -inf where a branch has fewer than A actions.
         """
         if self.action_mask is not None:
             mask = mask_of(observation, self.action_mask)
-            return forbid(self._values(without_mask(observation, self.action_mask)), mask)
-        return self._values(observation)
+            values = self._values(without_mask(observation, self.action_mask))
+            return forbid(self._existing(values), mask)
+        return self._existing(self._values(observation))
+
+    def _existing(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return forbid_missing(values, self._model.branch_sizes) if self._of_agent else values
 
     def _values(self, observation: Any) -> NDArray[np.float32]:
         if isinstance(observation, np.ndarray):
@@ -115,8 +126,8 @@ class Policy:
         if self.action_mask is not None:
             mask = mask_of(observation, self.action_mask)
             values = self._noisy_values(without_mask(observation, self.action_mask), rng)
-            return forbid(values, mask)
-        return self._noisy_values(observation, rng)
+            return forbid(self._existing(values), mask)
+        return self._existing(self._noisy_values(observation, rng))
 
     def _noisy_values(self, observation: Any, rng: np.random.Generator) -> NDArray[np.float32]:
         observation = keras.tree.map_structure(np.asarray, observation)
@@ -154,12 +165,13 @@ class Policy:
         self._build_for(observation)
         network, weights = self._network, self._weights
         size = noise_size_of(network) if check_bool("noisy", noisy) else 0
+        sizes = self._model.branch_sizes if self._of_agent else None
         program = host_program_of(self._values_of, network, weights, observation)
         if not noisy:
-            return HostPolicy(program, weights, observation, action_mask=key)
+            return HostPolicy(program, weights, observation, action_mask=key, branch_sizes=sizes)
         inputs = [np.zeros((len(leaves_of(observation)[0]), size), np.float32), observation]
         noisy_program = host_program_of(self._noisy_values_of, network, weights, inputs)
-        return HostPolicy(program, weights, observation, noisy_program, size, key)
+        return HostPolicy(program, weights, observation, noisy_program, size, key, sizes)
 
     # Weights
 

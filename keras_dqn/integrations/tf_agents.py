@@ -69,6 +69,11 @@ class TFAgentsReplayBuffer:
         replay_buffer: Any = None,
     ) -> None:
         action_spec = ActionSpec(action_space)
+        if action_spec.shape:
+            raise ValueError(
+                "`action_space` must be gymnasium.spaces.Discrete: trajectories have one action. "
+                f"Received: {action_space=}"
+            )
         if (capacity is None) == (replay_buffer is None):
             raise ValueError(
                 "Exactly one of `capacity` and `replay_buffer` must be given. Received: "

@@ -13,7 +13,14 @@ from keras_dqn.acting.policy import Policy
 from keras_dqn.arguments import check_type
 from keras_dqn.models.checks import check_network_fits
 from keras_dqn.models.target_network_model import TargetNetworkModel
-from keras_dqn.spaces.action_mask import check_some_allowed, forbid, mask_of, without_mask
+from keras_dqn.spaces.action_mask import (
+    check_some_allowed,
+    existing_actions,
+    forbid,
+    forbid_missing,
+    mask_of,
+    without_mask,
+)
 from keras_dqn.spaces.action_spec import greedy_actions
 from keras_dqn.trainers.xla import xla_pays
 
@@ -61,16 +68,26 @@ class ActingModel(TargetNetworkModel):
         """Returns the action values `[B, A]` float32 that a network's outputs stand for."""
         raise NotImplementedError
 
+    def mask_of_actions(self, observation: Any) -> Any:
+        """Returns which actions there are and are allowed, `[B, A]` int8, or None for all.
+
+        With branches it is `[B, D, A]`; B is 1 if no action mask is in the observations.
+        """
+        mask = None if self.action_mask is None else mask_of(observation, self.action_mask)
+        if self.branch_sizes is None:
+            return mask
+        exist = existing_actions(self.branch_sizes)[None].astype("int8")
+        return exist if mask is None else keras.ops.cast(mask, "int8") * exist
+
     def allowed_values(self, outputs: Any, observation: Any) -> Any:
-        """Returns the action values `[B, A]` float32, -inf where the action mask is 0."""
-        q_values = self.q_values(outputs)
-        if self.action_mask is None:
-            return q_values
-        return ops.forbid_actions(q_values, mask_of(observation, self.action_mask))
+        """Returns the action values `[B, A]` float32, -inf where there is no action to take."""
+        q_values, mask = self.q_values(outputs), self.mask_of_actions(observation)
+        return q_values if mask is None else ops.forbid_actions(q_values, mask)
 
     def check_replay(self, replay: Any) -> None:
         """Raises a `ValueError` unless the network fits a buffer's spaces."""
-        self.action_start = check_network_fits(self, replay)
+        spec = check_network_fits(self, replay)
+        self.action_start, self.branch_sizes = spec.start, spec.branch_sizes
 
     def act(self, observation: Any) -> np.ndarray:
         """Returns the greedy actions of the network with its present weights.
@@ -80,7 +97,8 @@ class ActingModel(TargetNetworkModel):
                 before the network is built, the first axis is the batch axis.
 
         Returns:
-            `[E]` int64, or a 0-d int64 array, numbered as in `env.step`: see `action_start`.
+            `[E]` int64, or a 0-d int64 array, numbered as in `env.step`: see `action_start`. For a
+            MultiDiscrete space `[E, D]`, or `[D]`.
 
         Raises:
             ValueError: If an action mask leaves no action.
@@ -89,11 +107,12 @@ class ActingModel(TargetNetworkModel):
         self.build_for(observation)
         inputs = without_mask(observation, self.action_mask)
         values = self._exact_values(inputs, self._observation_rank)
+        values = forbid_missing(values, self.branch_sizes)
         if self.action_mask is not None:
             mask = mask_of(observation, self.action_mask)
             check_some_allowed(mask)
             values = forbid(values, mask)
-        return np.asarray(greedy_actions(values) + self.action_start)
+        return np.asarray(greedy_actions(values) + np.array(self.action_start))
 
     @cached_property
     def _exact_values(self) -> ExactValues:

@@ -17,10 +17,10 @@ from keras_dqn.spaces.action_spec import ActionSpec
 _LARGEST = 1e30  # of a return: sums of such numbers stay finite in float32
 
 
-def check_network_fits(agent: Any, replay: Replay) -> int:
+def check_network_fits(agent: Any, replay: Replay) -> ActionSpec:
     """Builds an agent for a buffer's observations if it is not built, and checks its outputs.
 
-    Returns the environment's action that has the number 0 in the package.
+    Returns the `ActionSpec` of the buffer's actions.
 
     Args:
         agent: A `DQN`.
@@ -28,11 +28,12 @@ def check_network_fits(agent: Any, replay: Replay) -> int:
 
     Raises:
         ValueError: If the network refuses the observations, if its number of values is not the
-            number of actions, or if the agent's `action_start` is of another action space.
+            number of actions, or if the agent's `action_start` or `branch_sizes` is of another
+            action space.
     """
     action_spec = ActionSpec(replay.action_space)
     if agent.action_mask is not None:
-        check_mask_space(replay.observation_space, agent.action_mask, action_spec.num_actions)
+        check_mask_space(replay.observation_space, agent.action_mask, action_spec.values_shape)
     observation, _, _ = replay.empty_batch()
     agent.build_for(observation)
     inputs = keras.tree.map_structure(
@@ -45,19 +46,26 @@ def check_network_fits(agent: Any, replay: Replay) -> int:
             "`network` must take the observations of the replay buffer. Received: observations "
             f"{inputs}, which it refuses: {error}"
         ) from error
-    num_values = agent.q_values(outputs).shape[-1]
-    num_actions = action_spec.num_actions
-    if num_values != num_actions:
+    values_shape = tuple(agent.q_values(outputs).shape[1:])
+    if values_shape != action_spec.values_shape:
+        received = f"{values_shape[0]} values" if len(values_shape) == 1 else f"{values_shape}"
+        expected = f"one value for each of the {action_spec.num_actions} actions"
+        if action_spec.shape:
+            expected = f"action values of the shape {action_spec.values_shape}, branches first,"
         raise ValueError(
-            f"`network` must give one value for each of the {num_actions} actions of the "
-            f"replay buffer's action space. Received: {num_values} values"
+            f"`network` must give {expected} of the replay buffer's action space. Received: "
+            f"{received}"
         )
-    if agent.action_start not in (0, action_spec.start):
-        raise ValueError(
-            "`action_start` must be that of the replay buffer's action space: the agent learned "
-            f"with another one. Received: action_start={agent.action_start}, {action_spec.space}"
-        )
-    return action_spec.start
+    for name, own, theirs in (
+        ("action_start", agent.action_start or None, action_spec.start),
+        ("branch_sizes", agent.branch_sizes, action_spec.branch_sizes),
+    ):
+        if own is not None and own != theirs:
+            raise ValueError(
+                f"`{name}` must be that of the replay buffer's action space: the agent learned "
+                f"with another one. Received: {name}={own}, {action_spec.space}"
+            )
+    return action_spec
 
 
 def check_munchausen(munchausen: Any, double: bool) -> Munchausen | None:
@@ -93,9 +101,9 @@ def check_known_loss(loss: Any, fits: Callable[[Any], bool], expected: str) -> N
 
 
 def check_outputs(outputs: Any, name: str, size: int) -> None:
-    """Raises a `ValueError` unless a network's outputs are one tensor `[B, A, size]`."""
+    """Raises a `ValueError` unless outputs are one tensor `[B, A, size]` or `[B, D, A, size]`."""
     shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
-    if keras.tree.is_nested(outputs) or len(shapes) != 3 or shapes[2] != size:
+    if keras.tree.is_nested(outputs) or len(shapes) not in (3, 4) or shapes[-1] != size:
         raise ValueError(
             f"`network` must map observations to outputs of shape [B, A, {size}], because "
             f"`{name}` is {size}. Received: outputs of shape {shapes}"
@@ -135,12 +143,23 @@ def check_support(v_min: Any, v_max: Any) -> tuple[float, float]:
 
 
 def check_action_values(outputs: Any) -> None:
-    """Raises a `ValueError` unless a network's outputs are one tensor `[B, A]`."""
+    """Raises a `ValueError` unless a network's outputs are one tensor `[B, A]` or `[B, D, A]`."""
     shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), outputs)
-    if keras.tree.is_nested(outputs) or len(outputs.shape) != 2:
+    if keras.tree.is_nested(outputs) or len(outputs.shape) not in (2, 3):
         raise ValueError(
             "`network` must map observations to action values of shape [B, A]. Received: "
             f"outputs of shape {shapes}"
+        )
+
+
+def check_branches(q_values: Any, action: Any) -> None:
+    """Raises a `ValueError` unless actions `[B]` meet values `[B, A]`, or `[B, D]` `[B, D, A]`."""
+    if len(q_values.shape) != len(action.shape) + 1:
+        expected = "[B, A]" if len(action.shape) == 1 else "[B, D, A]"
+        raise ValueError(
+            f"`network` must map observations to action values of shape {expected}, because the "
+            f"actions of a batch have shape {tuple(action.shape)}. Received: action values of "
+            f"shape {tuple(q_values.shape)}"
         )
 
 

@@ -12,9 +12,9 @@ from keras_dqn.arguments import check_bool, check_number
 from keras_dqn.backend import compiled
 from keras_dqn.layers.noise import drawing
 from keras_dqn.models.acting_model import ActingModel
-from keras_dqn.models.checks import check_action_values, check_munchausen, check_ranks
+from keras_dqn.models.branches import Rows, rows_of
+from keras_dqn.models.checks import check_action_values, check_branches, check_munchausen
 from keras_dqn.models.munchausen import Munchausen
-from keras_dqn.spaces.action_mask import mask_of
 from keras_dqn.trainers.batch import Batch, unpack_batch, with_feedback
 
 
@@ -146,6 +146,7 @@ class DQN(ActingModel):
         next_outputs = self.outputs_of(self.target_network, next_observation)
         choice = self.choose_next_action(next_outputs, next_observation)
         next_value = ops.value_of_choice(self.next_values(next_outputs), choice)
+        next_value = ops.mean_over_branches(next_value, 2)
         next_value = ops.guard_terminal(next_value, transition["discount"])
         bonus = self.reward_bonus(observation, transition, next_outputs)
         if bonus is not None:
@@ -180,18 +181,19 @@ class DQN(ActingModel):
         bonus = ops.munchausen_bonus(q_values, transition["action"], **rule.get_config())
         next_values = self.allowed_values(next_outputs, transition["next_observation"])
         entropy = ops.scaled_entropy(next_values, rule.temperature)
+        bonus, entropy = (ops.mean_over_branches(each, 1) for each in (bonus, entropy))
         discount = transition["discount"]
         return bonus + keras.ops.where(discount > 0, discount * entropy, 0.0)
 
     def extra_loss(self, outputs: Any, action: Any, mask: Any = None) -> Any:
         """Returns a term to add to each row's loss, `[B]` float32, with the same weight.
 
-        It is 0 without `conservative`. An agent with an action mask passes it, `[B, A]`.
+        It is 0 without `conservative`. An agent that has a mask of actions passes it, `[B, A]`.
         """
         if not self.conservative:
-            return keras.ops.zeros(keras.ops.shape(action), "float32")
-        q_values = self.q_values(outputs)
-        return self.conservative * ops.conservative_penalty(q_values, action, mask)
+            return keras.ops.zeros(keras.ops.shape(action)[:1], "float32")
+        penalty = ops.conservative_penalty(self.q_values(outputs), action, mask)
+        return self.conservative * ops.mean_over_branches(penalty, 1)
 
     # Training steps
 
@@ -202,35 +204,35 @@ class DQN(ActingModel):
             # Before the forward pass: `add_loss` terms are those of the network's last call.
             target = self.compute_target(batch.observation, batch.transition)
             with tf.GradientTape() as tape:
-                loss, outputs, prediction = self._td_loss(batch, target, training=True)
+                loss, outputs, rows = self._td_loss(batch, target, training=True)
                 scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
         gradients = tape.gradient(scaled_loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        logs = self._update_metrics(batch, target, loss, outputs, prediction)
-        td_error, priority = self.td_error(target, prediction), self.priority(target, prediction)
-        return with_feedback(logs, td_error, priority)
+        logs = self._update_metrics(batch, loss, outputs, rows)
+        td_error, priority = (each(*rows[:2]) for each in (self.td_error, self.priority))
+        return with_feedback(logs, rows.mean(td_error), rows.sum(priority))
 
     def test_step(self, data: Any) -> dict:
         """Computes the loss and the metrics on a batch."""
         batch = unpack_batch(data)
         target = self.compute_target(batch.observation, batch.transition)
-        loss, outputs, prediction = self._td_loss(batch, target, training=False)
-        return self._update_metrics(batch, target, loss, outputs, prediction)
+        loss, outputs, rows = self._td_loss(batch, target, training=False)
+        return self._update_metrics(batch, loss, outputs, rows)
 
-    def _td_loss(self, batch: Batch, target: Any, training: bool) -> tuple[Any, Any, Any]:
-        observation, transition, weight = batch
+    def _td_loss(self, batch: Batch, target: Any, training: bool) -> tuple[Any, Any, Rows]:
+        (observation, _, weight), action = batch, batch.transition["action"]
         outputs = self(observation, training=training)
-        prediction = self.predict_taken(outputs, transition["action"])
-        check_ranks(target, prediction)
-        mask = [] if self.action_mask is None else [mask_of(observation, self.action_mask)]
-        extra = self.extra_loss(outputs, transition["action"], *mask)
+        check_branches(self.q_values(outputs), action)
+        rows = rows_of(action, target, self.predict_taken(outputs, action), weight)
+        mask = self.mask_of_actions(observation)
+        extra = self.extra_loss(outputs, action, *([] if mask is None else [mask]))
         if weight is not None:
             extra = extra * weight
-        loss = self.compute_loss(observation, target, prediction, weight, training=training)
+        loss = self.compute_loss(observation, *rows[:3], training=training)
         # Keras divides its part by the number of replicas because it sums their gradients.
         extra_loss = keras.ops.cast(keras.ops.mean(extra) / self.num_replicas, loss.dtype)
-        return loss + extra_loss, outputs, prediction
+        return loss + extra_loss, outputs, rows
 
     def compute_loss(
         self,
@@ -259,20 +261,19 @@ class DQN(ActingModel):
         weight = unpack_batch((x, y, sample_weight)).weight
         # Keras makes this batch as a mean over replicas, which turns integers into floats.
         y = {**y, "action": keras.ops.cast(y["action"], "int32")}
-        return self.compute_target(x, y), self.predict_taken(y_pred, y["action"]), weight
+        prediction = self.predict_taken(y_pred, y["action"])
+        return rows_of(y["action"], self.compute_target(x, y), prediction, weight)[:3]
 
-    def _update_metrics(
-        self, batch: Batch, target: Any, loss: Any, outputs: Any, prediction: Any
-    ) -> dict:
-        observation, transition, weight = batch
-        taken = ops.take_action(self.q_values(outputs), transition["action"])
+    def _update_metrics(self, batch: Batch, loss: Any, outputs: Any, rows: Rows) -> dict:
+        taken = ops.take_action(self.q_values(outputs), batch.transition["action"])
         self._q_value_metric.update_state(taken)
-        self._td_error_metric.update_state(keras.ops.abs(self.td_error(target, prediction)))
+        td_error = self.td_error(rows.target, rows.prediction)
+        self._td_error_metric.update_state(keras.ops.abs(td_error))
         # Keras' own tracker comes first. It has divided the loss by the number of replicas.
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
         size = keras.ops.shape(taken)[0]
         tracker.update_state(loss * self.num_replicas, sample_weight=size)
-        return self.compute_metrics(observation, target, prediction, sample_weight=weight)
+        return self.compute_metrics(batch.observation, *rows[:3])
 
     def td_errors(self, batch: tuple) -> np.ndarray:
         """Returns the signed TD error of each row of a batch, for `update_priorities`.
@@ -290,7 +291,9 @@ class DQN(ActingModel):
     def _compiled_td_errors(self) -> Any:
         def td_errors(observation: Any, transition: dict) -> Any:
             target = self.compute_target(observation, transition)
-            outputs = self(observation, training=False)
-            return self.td_error(target, self.predict_taken(outputs, transition["action"]))
+            action = transition["action"]
+            prediction = self.predict_taken(self(observation, training=False), action)
+            rows = rows_of(action, target, prediction, None)
+            return rows.mean(self.td_error(*rows[:2]))
 
         return compiled(td_errors)

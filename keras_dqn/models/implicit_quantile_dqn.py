@@ -30,7 +30,7 @@ class ImplicitQuantileDQN(QuantileLoss, DQN):
 
     Args:
         torso: Keras model or layer that maps observations to features `[B, F]`.
-        head: Keras model or layer that maps features `[B, F]` to `[B, A]`.
+        head: Keras model or layer that maps features `[B, F]` to `[B, A]`, or `[B, D, A]`.
         num_cosines: Int, cosines of the embedding. Defaults to `64`, as in the paper.
         num_quantiles: Int, fractions of the online network. Defaults to `8`; the paper uses 64.
         num_target_quantiles: Int, the same of the target network. Defaults to `8`; the paper: 64.
@@ -83,8 +83,10 @@ class ImplicitQuantileDQN(QuantileLoss, DQN):
         else:
             parts = [network.draw(observation, self.num_target_quantiles), MIDPOINTS]
         values = keras.ops.cast(network(observation, parts, training=training), "float32")
-        quantiles, valued = values[:, :, : parts[0].shape[1]], values[:, :, -parts[-1].shape[1] :]
-        fractions = keras.ops.zeros_like(quantiles) + parts[0][:, None]
+        quantiles, valued = values[..., : parts[0].shape[1]], values[..., -parts[-1].shape[1] :]
+        ones = [1] * (len(values.shape) - 2)  # for the axis of actions, and that of branches
+        fractions = keras.ops.reshape(parts[0], (-1, *ones, parts[0].shape[1]))
+        fractions = keras.ops.zeros_like(quantiles) + fractions
         pairs = keras.ops.stack([quantiles, fractions], axis=-1)
         return {"q_values": keras.ops.mean(valued, axis=-1), "quantiles": pairs}
 

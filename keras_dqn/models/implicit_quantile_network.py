@@ -56,7 +56,7 @@ class ImplicitQuantileNetwork(RandomLayer):
         _build_by_call(self.head, features)
 
     def call(self, inputs: Any, fractions: Any = None, training: bool | None = False) -> Any:
-        """Returns quantiles `[B, A, N]`.
+        """Returns quantiles `[B, A, N]`, or `[B, D, A, N]` if the head has D branches.
 
         Args:
             inputs: Observations `[B, ...]`.
@@ -72,8 +72,8 @@ class ImplicitQuantileNetwork(RandomLayer):
         num_fractions, num_features = mixed.shape[1:]
         rows = keras.ops.reshape(mixed, (-1, num_features))
         quantiles = self.head(rows, training=training)  # [B * N, A]
-        quantiles = keras.ops.reshape(quantiles, (-1, num_fractions, quantiles.shape[-1]))
-        return keras.ops.transpose(quantiles, (0, 2, 1))
+        quantiles = keras.ops.reshape(quantiles, (-1, num_fractions, *quantiles.shape[1:]))
+        return keras.ops.moveaxis(quantiles, 1, -1)
 
     def draw(self, observation: Any, num_fractions: int) -> Any:
         """Returns random fractions for a batch, `[B, num_fractions]` float32."""

@@ -47,7 +47,8 @@ class TargetNetworkModel(ReplayTrainer):
         with keras.name_scope("target_network"):  # weights of both networks get different paths
             self.target_network = clone_network(network)
         self.target_follows = False  # whether something updates the target network
-        self.action_start = 0  # the environment's number of the first action
+        self.action_start: Any = 0  # the environment's number of the first action, of each branch
+        self.branch_sizes: tuple[int, ...] | None = None  # if branches have different sizes
         self._observation_rank: int | None = None
         if network.built:
             # The model itself is built later, because a subclass may still add layers and metrics.
@@ -143,11 +144,12 @@ class TargetNetworkModel(ReplayTrainer):
 
     def get_config(self) -> dict:
         """Returns the arguments for `from_config`, including the serialized network."""
-        start = {"action_start": self.action_start} if self.action_start else {}
+        names = ("action_start", "branch_sizes")
+        actions = {name: getattr(self, name) for name in names if getattr(self, name)}
         return {
             **super().get_config(),
             "network": keras.saving.serialize_keras_object(self.network),
-            **start,
+            **actions,
         }
 
     @classmethod
@@ -159,9 +161,10 @@ class TargetNetworkModel(ReplayTrainer):
             else value
             for name, value in config.items()
         }
-        action_start = config.pop("action_start", 0)
+        action_start, sizes = config.pop("action_start", 0), config.pop("branch_sizes", None)
         model = cls(**config)
-        model.action_start = action_start
+        model.action_start = tuple(action_start) if np.ndim(action_start) else action_start
+        model.branch_sizes = tuple(sizes) if sizes else None
         return model
 
     # Files

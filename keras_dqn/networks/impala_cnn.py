@@ -18,7 +18,7 @@ _CHANNELS = (16, 32, 32)  # of the three sections
 
 def impala_cnn(
     observation_space: gym.Space,
-    num_outputs: int | tuple[int, int] | None,
+    num_outputs: int | tuple[int, ...] | None,
     *,
     width: int = 1,
     hidden_units: int | None = 256,
@@ -46,8 +46,8 @@ def impala_cnn(
             as `gymnasium.wrappers.FrameStackObservation` and `ReplayBuffer(frame_stack=...)` give
             them: `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`. The frames become channels.
         num_outputs: Int, actions A, for outputs `[B, A]`. A tuple `(A, N)` for outputs `[B, A, N]`
-            with N atoms or quantiles. `None` for no last layer, so the features `[B, F]` come out:
-            the torso for a head of your own.
+            with N atoms or quantiles, `(D, A)` or `(D, A, N)` for D branches of actions. `None` for
+            no last layer, so the features `[B, F]` come out: the torso for a head of your own.
         width: Int, factor of the numbers of channels; Beyond the Rainbow has 2. Defaults to `1`.
         hidden_units: Int, units of the Dense layer. `None` for no such layer, so the flattened
             features come out, or go into the last layer. Defaults to `256`.

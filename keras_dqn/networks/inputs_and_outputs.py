@@ -4,6 +4,7 @@ The first layers turn observations `[B, ...]` of a space into floats. The last l
 `[B, F]` into outputs.
 """
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -70,19 +71,20 @@ def vector_input(space: Any) -> tuple[keras.KerasTensor, list]:
     return _input(space), layers
 
 
-def output_layers(num_outputs: int | tuple[int, int] | None) -> list[keras.layers.Layer]:
+def output_layers(num_outputs: int | tuple[int, ...] | None) -> list[keras.layers.Layer]:
     """Returns the layers from features `[B, F]` to outputs; none for features alone."""
     if num_outputs is None:
         return []
     if not isinstance(num_outputs, (tuple, list)):
         return [keras.layers.Dense(check_integer("num_outputs", num_outputs))]
-    if len(num_outputs) != 2:
+    if len(num_outputs) not in (2, 3):
         raise ValueError(
-            "`num_outputs` must be an integer, a tuple (actions, atoms or quantiles) or None. "
-            f"Received: num_outputs={num_outputs}"
+            "`num_outputs` must be an integer, a tuple (actions, atoms or quantiles), (branches, "
+            "actions) or (branches, actions, atoms or quantiles), or None. Received: "
+            f"num_outputs={num_outputs}"
         )
-    rows, columns = (check_integer("num_outputs", size) for size in num_outputs)
-    return [keras.layers.Dense(rows * columns), keras.layers.Reshape((rows, columns))]
+    shape = tuple(check_integer("num_outputs", size) for size in num_outputs)
+    return [keras.layers.Dense(math.prod(shape)), keras.layers.Reshape(shape)]
 
 
 def hidden_layer(units: Any) -> keras.layers.Layer:

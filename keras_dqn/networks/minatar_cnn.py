@@ -14,7 +14,7 @@ from keras_dqn.networks.inputs_and_outputs import (
 
 def minatar_cnn(
     observation_space: gym.Space,
-    num_outputs: int | tuple[int, int] | None,
+    num_outputs: int | tuple[int, ...] | None,
     *,
     hidden_units: int = 128,
 ) -> keras.Model:
@@ -34,8 +34,9 @@ def minatar_cnn(
             them: `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`. The frames become channels. H and W
             are at least 3 cells.
         num_outputs: Int, actions A, for outputs `[B, A]`. A tuple `(A, N)` for outputs `[B, A, N]`
-            with N atoms or quantiles. `None` for no last layer, so the features
-            `[B, hidden_units]` come out: the torso for a head of your own.
+            with N atoms or quantiles, `(D, A)` or `(D, A, N)` for D branches of actions. `None` for
+            no last layer, so the features `[B, hidden_units]` come out: the torso for a head of
+            your own.
         hidden_units: Int, units of the Dense layer. Defaults to `128`.
 
     Returns:

@@ -11,7 +11,7 @@ from keras_dqn.networks.inputs_and_outputs import apply, output_layers, vector_i
 
 def mlp(
     observation_space: gym.Space,
-    num_outputs: int | tuple[int, int] | None,
+    num_outputs: int | tuple[int, ...] | None,
     *,
     hidden_units: Sequence[int] = (128, 128),
     activation: str | Callable = "relu",
@@ -36,8 +36,8 @@ def mlp(
         observation_space: Gymnasium space of one observation: `env.observation_space`, or for a
             vector environment `env.single_observation_space`.
         num_outputs: Int, actions A, for outputs `[B, A]`. A tuple `(A, N)` for outputs `[B, A, N]`
-            with N atoms or quantiles. `None` for no last layer, so the features `[B, F]` come out:
-            the torso for a head of your own.
+            with N atoms or quantiles, `(D, A)` or `(D, A, N)` for D branches of actions. `None` for
+            no last layer, so the features `[B, F]` come out: the torso for a head of your own.
         hidden_units: Tuple of ints, units of each hidden layer. Defaults to `(128, 128)`.
         activation: String or function, the activation of the hidden layers. Defaults to `"relu"`.
             The last layer has no activation.

@@ -17,7 +17,7 @@ _MINIMUM_SIZE = 36  # pixels: 36 -> 8 -> 3 -> 1
 
 def nature_cnn(
     observation_space: gym.Space,
-    num_outputs: int | tuple[int, int] | None,
+    num_outputs: int | tuple[int, ...] | None,
     *,
     hidden_units: int = 512,
 ) -> keras.Model:
@@ -44,8 +44,9 @@ def nature_cnn(
             them: `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)`. The frames become channels. H and W
             are at least 36 pixels; the paper has 84 and 4 frames.
         num_outputs: Int, actions A, for outputs `[B, A]`. A tuple `(A, N)` for outputs `[B, A, N]`
-            with N atoms or quantiles. `None` for no last layer, so the features
-            `[B, hidden_units]` come out: the torso for a head of your own.
+            with N atoms or quantiles, `(D, A)` or `(D, A, N)` for D branches of actions. `None` for
+            no last layer, so the features `[B, hidden_units]` come out: the torso for a head of
+            your own.
         hidden_units: Int, units of the Dense layer. Defaults to `512`.
 
     Returns:

@@ -1,4 +1,7 @@
-"""Rules that change rewards or losses, on action values `[B, A]`; -inf marks a forbidden action."""
+"""Rules that change rewards or losses, on action values `[B, A]`; -inf marks a forbidden action.
+
+For D branches, action values are `[B, D, A]`, actions and results `[B, D]`.
+"""
 
 from typing import Any
 
@@ -10,7 +13,7 @@ from keras_dqn.ops.td import forbid_actions, take_action
 
 def soft_policy(q_values: Any, temperature: float) -> Any:
     """Returns the probabilities `softmax(Q / temperature)`, `[B, A]` float32."""
-    check_rank("q_values", q_values, 2)
+    check_rank("q_values", q_values, 2, 3)
     return ops.softmax(q_values / temperature, axis=-1)
 
 
@@ -20,7 +23,7 @@ def scaled_log_policy(q_values: Any, temperature: float) -> Any:
     Reference:
         Vieillard et al., 2020, "Munchausen reinforcement learning", appendix B.1.
     """
-    check_rank("q_values", q_values, 2)
+    check_rank("q_values", q_values, 2, 3)
     return temperature * ops.log_softmax(q_values / temperature, axis=-1)
 
 
@@ -77,6 +80,6 @@ def conservative_penalty(q_values: Any, action: Any, mask: Any = None) -> Any:
         Kumar et al., 2020, "Conservative Q-learning for offline reinforcement learning",
         equation 4, CQL(H).
     """
-    check_rank("q_values", q_values, 2)
+    check_rank("q_values", q_values, 2, 3)
     allowed = q_values if mask is None else forbid_actions(q_values, mask)
     return ops.logsumexp(allowed, axis=-1) - take_action(q_values, action)

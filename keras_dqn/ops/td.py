@@ -45,11 +45,11 @@ def forbid_actions(q_values: Any, mask: Any) -> Any:
     The result is for choices and softmaxes. It is never added to a value that is learned.
 
     Args:
-        q_values: `[B, A]` float32.
-        mask: `[B, A]` integer, 0 where an action is forbidden.
+        q_values: `[B, A]` float32, or `[B, D, A]` for D branches.
+        mask: Integer, of the same shape, 0 where an action is forbidden.
 
     Returns:
-        `[B, A]` float32.
+        Float32, of the same shape.
 
     Raises:
         ValueError: If the shapes differ.
@@ -65,12 +65,14 @@ def forbid_actions(q_values: Any, mask: Any) -> Any:
 def greedy_action(q_values: Any) -> Any:
     """Returns the greedy action of each row, `[B, A]` to `[B]` int32; of equal ones, the lowest.
 
+    Action values of D branches are `[B, D, A]`, and their greedy actions `[B, D]`.
+
     For the online network's values, this is the choice of double Q-learning.
 
     Reference:
         van Hasselt et al., 2016, "Deep reinforcement learning with double Q-learning", equation 4.
     """
-    check_rank("q_values", q_values, 2)
+    check_rank("q_values", q_values, 2, 3)
     return ops.argmax(q_values, axis=-1)
 
 
@@ -78,20 +80,21 @@ def take_action(values: Any, action: Any) -> Any:
     """Picks the values of one action in each row; the values of other actions may be NaN.
 
     Args:
-        values: `[B, A, ...]`.
-        action: `[B]` integer in `[0, A)`.
+        values: `[B, A, ...]`, or `[B, D, A, ...]` for D branches.
+        action: `[B]` integer in `[0, A)`, or `[B, D]`.
 
     Returns:
-        `[B, ...]`, with the dtype of `values`.
+        `[B, ...]` or `[B, D, ...]`, with the dtype of `values`.
 
     Raises:
         ValueError: If `action` is not integer, a rank is wrong, or `values` has no action axis.
     """
-    check_rank("action", action, 1)
+    check_rank("action", action, 1, 2)
     check_integer("action", action)
-    check_rank("values", values, 2, 3, 4)
-    index = ops.reshape(action, (-1, *[1] * (len(values.shape) - 1)))
-    return ops.squeeze(ops.take_along_axis(values, index, axis=1), 1)
+    axis = len(action.shape)
+    check_rank("values", values, *range(axis + 1, axis + 4))
+    index = ops.reshape(action, (-1, *action.shape[1:], *[1] * (len(values.shape) - axis)))
+    return ops.squeeze(ops.take_along_axis(values, index, axis=axis), axis)
 
 
 def mix_actions(values: Any, weights: Any) -> Any:
@@ -102,11 +105,11 @@ def mix_actions(values: Any, weights: Any) -> Any:
     ```
 
     Args:
-        values: `[B, A, N]` float32.
-        weights: `[B, A]` float32; each row has the sum 1.
+        values: `[B, A, N]` float32, or `[B, D, A, N]` for D branches.
+        weights: `[B, A]` or `[B, D, A]` float32; each row has the sum 1.
 
     Returns:
-        `[B, N]` float32.
+        `[B, N]` or `[B, D, N]` float32.
 
     Raises:
         ValueError: If a tensor has the wrong rank.
@@ -114,27 +117,43 @@ def mix_actions(values: Any, weights: Any) -> Any:
     Reference:
         van Seijen et al., 2009, "A theoretical and empirical analysis of Expected Sarsa".
     """
-    check_rank("values", values, 3)
-    check_rank("weights", weights, 2)
+    check_rank("values", values, 3, 4)
+    check_rank("weights", weights, len(values.shape) - 1)
     weights = ops.expand_dims(weights, -1)
-    return ops.sum(ops.where(weights > 0, weights * values, 0.0), axis=1)
+    return ops.sum(ops.where(weights > 0, weights * values, 0.0), axis=-2)
 
 
 def value_of_choice(values: Any, choice: Any) -> Any:
     """Returns the value of a choice: `take_action` for integers, `mix_actions` for weights.
 
     Args:
-        values: `[B, A, N]` float32.
-        choice: `[B]` integer actions, or `[B, A]` float32 weights; each row has the sum 1.
+        values: `[B, A, N]` float32, or `[B, D, A, N]` for D branches.
+        choice: `[B]` (or `[B, D]`) integer actions, or `[B, A]` (or `[B, D, A]`) float32 weights;
+            each row has the sum 1.
 
     Returns:
-        `[B, N]` float32.
+        `[B, N]` or `[B, D, N]` float32.
 
     Raises:
         ValueError: If a tensor has the wrong rank.
     """
-    check_rank("values", values, 3)
+    check_rank("values", values, 3, 4)
     return take_action(values, choice) if is_integer(choice) else mix_actions(values, choice)
+
+
+def mean_over_branches(values: Any, rank: int) -> Any:
+    """Returns `[B, ...]` for `[B, D, ...]`: the mean over D branches, if there are any.
+
+    Args:
+        values: `[B, ...]` or `[B, D, ...]` float32.
+        rank: Int, the rank without branches.
+
+    Reference:
+        Tavakoli et al., 2018, "Action branching architectures for deep reinforcement learning",
+        equation 5: the target is the mean over branches.
+    """
+    check_rank("values", values, rank, rank + 1)
+    return ops.mean(values, axis=1) if len(values.shape) > rank else values
 
 
 def guard_terminal(next_value: Any, discount: Any) -> Any:

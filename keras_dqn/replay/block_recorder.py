@@ -82,7 +82,8 @@ class BlockRecorder:
         self._actions = ActionSpec(action_space)
         self._checks = StepChecks(spec, self._actions, self.num_envs)
         num_rows = self._most_rows + rows_before_block
-        self._rings = make_rings(self.num_envs, num_rows, spec.leaves, self.frame_stack, Memory())
+        leaves, shape = spec.leaves, self._actions.shape
+        self._rings = make_rings(self.num_envs, num_rows, leaves, self.frame_stack, Memory(), shape)
         self._resumes = check_bool("resumes", resumes) and frame_stack is None
         self._taken = self._rings.heads()  # the rows before were in blocks
         self._rated = self._rings.heads()  # the rows before have, or had, TD errors
@@ -183,7 +184,7 @@ class BlockRecorder:
         window = rings.windows(env, row, gamma, self.n_step)
         waiting = np.bincount(env[~window.complete], minlength=len(heads))  # the last rows
         env, row = env[window.complete], row[window.complete]
-        td_error = np.abs(self._td_error(values, env, row, gamma))
+        td_error = self._td_error(values, env, row, gamma)
         return (env, heads[env] - row, td_error), heads - waiting
 
     def _td_error(
@@ -193,19 +194,24 @@ class BlockRecorder:
         row: NDArray[np.int64],
         gamma: float,
     ) -> NDArray[np.float64]:
-        """Returns the TD errors of complete windows `[P]`."""
+        """Returns the absolute TD errors of complete windows `[P]`, summed over branches."""
         rings, slots, count = self._rings, self._rings.slots(env, row), len(row)
         window = rings.windows(env, row, gamma, self.n_step)
         env, row = np.concatenate([env, env]), np.concatenate([row, row + window.steps])
         padding = np.zeros(-len(row) % _VALUES_AT_ONCE, np.int64)
         chosen = np.concatenate([np.arange(len(row)), padding])
-        found = [np.zeros((0, self._actions.num_actions))]
+        found = [np.zeros((0, *self._actions.values_shape))]
         for batch in chosen.reshape(-1, _VALUES_AT_ONCE):
             found.append(np.asarray(values(self._spec.pack(rings.take(env[batch], row[batch])))))
             self._actions.check_values(found[-1], _VALUES_AT_ONCE)
         q_values = np.concatenate(found, dtype=np.float64)
         now, then = q_values[:count], q_values[count : 2 * count]
         # The last observation of an episode may have a mask that allows no action.
-        next_value = np.where(window.discount > 0, then.max(axis=1), 0.0)
-        target = window.reward + window.discount * next_value
-        return target - now[np.arange(count), rings.actions[slots]]
+        best = then.max(axis=-1)
+        taken = np.take_along_axis(now, rings.actions[slots][..., None], axis=-1)[..., 0]
+        if self._actions.shape:  # as for the agent: the mean over branches
+            best = best.mean(axis=1)
+        target = window.reward + window.discount * np.where(window.discount > 0, best, 0.0)
+        if not self._actions.shape:
+            return np.abs(target - taken)
+        return np.abs(target[:, None] - taken).sum(axis=1)

@@ -19,7 +19,7 @@ class Block(NamedTuple):
         counts: `[E]` int64, rows of each environment.
         observations: List of `[N + E, ...]`, one array per leaf: for each environment the
             observations of its rows, then that at its head. It means nothing if no episode runs.
-        actions: `[N + E]` int32, 0-based. The entry at a head means nothing.
+        actions: `[N + E]` (or `[N + E, D]`) int32, 0-based. The entry at a head means nothing.
         rewards: `[N + E]` float32. The entry at a head means nothing.
         flags: `[N + E]` uint8, TERMINATED, TRUNCATED and BOUNDARY: for each environment those of
             the row before the block, then those of its rows. The row before can have become
@@ -49,7 +49,7 @@ class Block(NamedTuple):
 
 
 def check_block(
-    block: Any, first_env: Any, num_envs: int, arrays: dict[str, NDArray], num_actions: int
+    block: Any, first_env: Any, num_envs: int, arrays: dict[str, NDArray], action_sizes: Any
 ) -> int:
     """Checks that a block fits a buffer, and returns `first_env` as an int.
 
@@ -60,7 +60,7 @@ def check_block(
         first_env: Int, the buffer's environment that is the first one of the block.
         num_envs: Int, environments of the buffer.
         arrays: Dict of the buffer's arrays, with one entry per slot.
-        num_actions: Int, A.
+        action_sizes: `ActionSpec.sizes`.
 
     Raises:
         TypeError: If `block` is no `Block`, or `first_env` no integer.
@@ -77,14 +77,14 @@ def check_block(
             "`first_env` must leave room for all environments of the block. Received: "
             f"{first_env=}, {num_own} environments in the block, {num_envs} in the buffer"
         )
-    _check_rows(block, arrays, num_actions)
+    _check_rows(block, arrays, action_sizes)
     _check_ends(block)
     if block.rated is not None:
         _check_rated(block.rated, num_own)
     return first_env
 
 
-def _check_rows(block: Block, arrays: dict[str, NDArray], num_actions: int) -> None:
+def _check_rows(block: Block, arrays: dict[str, NDArray], action_sizes: Any) -> None:
     names = [f"observations[{i}]" for i in range(len(block.observations))]
     names += ["actions", "rewards", "flags"]
     given = [*block.observations, block.actions, block.rewards, block.flags]
@@ -94,8 +94,8 @@ def _check_rows(block: Block, arrays: dict[str, NDArray], num_actions: int) -> N
     entries = int(block.counts.sum()) + len(block.counts)
     for name, value, array in zip(names, given, arrays.values(), strict=True):
         _check_array(name, value, array.dtype, (entries, *array.shape[1:]))
-    if (block.actions < 0).any() or (block.actions >= num_actions).any():
-        raise _refusal("actions", f"in [0, {num_actions})", block.actions.tolist())
+    if (block.actions < 0).any() or (block.actions >= action_sizes).any():
+        raise _refusal("actions", f"in [0, {action_sizes})", block.actions.tolist())
     if not np.isfinite(block.rewards).all():
         raise _refusal("rewards", "finite", block.rewards.tolist())
     if (block.flags > TERMINATED | TRUNCATED | BOUNDARY).any():

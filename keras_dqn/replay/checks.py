@@ -70,9 +70,10 @@ class StepChecks:
                 self._stacks(observations[i], next_observations[i], stepped)
         return observations, actions, rewards, terminated, truncated, next_observations, stepped
 
-    def _actions(self, action: Any) -> list[int]:
-        """Returns the 0-based actions."""
-        return self._action_spec.from_env(self._numbers("action", action, _INTEGER))
+    def _actions(self, action: Any) -> list:
+        """Returns the 0-based actions, E ints or E lists of D ints."""
+        numbers = self._numbers("action", action, _INTEGER, self._action_spec.shape)
+        return self._action_spec.from_env(numbers)
 
     def _rewards(self, reward: Any) -> list[float]:
         """Returns the rewards, all finite in float32."""
@@ -100,12 +101,12 @@ class StepChecks:
                 f"other frames in the environments {np.flatnonzero(broken).tolist()}"
             )
 
-    def _numbers(self, argument: str, value: Any, kinds: str) -> list:
+    def _numbers(self, argument: str, value: Any, kinds: str, shape: tuple[int, ...] = ()) -> list:
         array = np.asarray(value)
-        if array.shape != (self._num_envs,):
+        if array.shape != (self._num_envs, *shape):
             raise ValueError(
-                f"`{argument}` must have shape ({self._num_envs},), one entry per environment. "
-                f"Received: shape={array.shape}"
+                f"`{argument}` must have shape {(self._num_envs, *shape)}, one entry per "
+                f"environment. Received: shape={array.shape}"
             )
         if array.dtype.kind not in kinds:
             raise ValueError(

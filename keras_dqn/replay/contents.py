@@ -55,24 +55,25 @@ def wrong_priorities(priorities: dict[str, Any]) -> str:
     return ""
 
 
-def wrong_arrays(arrays: dict[str, NDArray], used: Ranges, num_actions: int) -> str:
+def wrong_arrays(arrays: dict[str, NDArray], used: Ranges, action_sizes: Any) -> str:
     """Returns a text that says what is wrong with the used entries of a buffer's arrays, or "".
 
     Observations of a mapped file are not checked, because that would read the whole file.
+    `action_sizes` is `ActionSpec.sizes`.
     """
     for start, stop in used:
         for name, array in arrays.items():
             if isinstance(array, np.memmap) and name.startswith("observation"):
                 continue
             values = array[start:stop]
-            if not _fits(name, values, num_actions):
+            if not _fits(name, values, action_sizes):
                 return f"its {name!r} holds values that no buffer writes"
     return ""
 
 
-def _fits(name: str, values: NDArray, num_actions: int) -> bool:
+def _fits(name: str, values: NDArray, action_sizes: Any) -> bool:
     if name == "action":
-        return bool(((values >= 0) & (values < num_actions)).all())
+        return bool(((values >= 0) & (values < action_sizes)).all())
     if name == "flags":
         return bool((values <= TERMINATED | TRUNCATED | BOUNDARY).all())
     if values.dtype.kind != "f":

@@ -98,8 +98,8 @@ def _fill(buffer: Any, counters: Any, directory: MemmapDirectory | None, path: s
     used = used_ranges(counters["heads"], len(arrays["flags"]) // buffer.num_envs)
     if directory is None:
         hdf5.read_arrays(path, hdf5.REPLAY_BUFFER, arrays, used)
-    num_actions = ActionSpec(buffer.action_space).num_actions
-    if wrong := wrong_arrays(arrays, used, num_actions):
+    sizes = ActionSpec(buffer.action_space).sizes
+    if wrong := wrong_arrays(arrays, used, sizes):
         raise _refusal(path, wrong)
     unfinished = buffer.storage.unfinished
     if unfinished:

@@ -39,7 +39,8 @@ class ReplayBuffer(PersistentBuffer):
             overwrite the oldest.
         observation_space: Gymnasium space of one environment's observations: Box, Discrete,
             MultiBinary, MultiDiscrete or a (nested) Dict or Tuple of them.
-        action_space: `gymnasium.spaces.Discrete` of one environment.
+        action_space: `gymnasium.spaces.Discrete` of one environment, or `MultiDiscrete` with one
+            axis, of D branches.
         num_envs: Int, environments that step together, E. Defaults to `1`.
         frame_stack: Int or None, frames k that an observation stacks on its first axis, the newest
             last, as `gymnasium.wrappers.FrameStackObservation(env, k)` does. Each frame is stored
@@ -89,9 +90,11 @@ class ReplayBuffer(PersistentBuffer):
         self.storage = allocator(storage, directory)
         self._rng = np.random.default_rng(seed)
         self._spec = spec = ObservationSpec(observation_space, frame_stack)
-        self._checks = StepChecks(spec, ActionSpec(action_space), num_envs)
+        actions = ActionSpec(action_space)
+        self._checks = StepChecks(spec, actions, num_envs)
+        num_rows = capacity // num_envs
         self._rings = make_rings(
-            num_envs, capacity // num_envs, spec.leaves, frame_stack, self.storage
+            num_envs, num_rows, spec.leaves, frame_stack, self.storage, actions.shape
         )
         self._sampler: Sampler = UniformSampler(self._rings, self._rng)
 
@@ -175,8 +178,8 @@ class ReplayBuffer(PersistentBuffer):
             ValueError: If the block does not fit the buffer. The numbers of observations are not
                 checked again.
         """
-        arrays, num_actions = self._rings.arrays(), ActionSpec(self.action_space).num_actions
-        first_env = check_block(block, first_env, self.num_envs, arrays, num_actions)
+        arrays, sizes = self._rings.arrays(), ActionSpec(self.action_space).sizes
+        first_env = check_block(block, first_env, self.num_envs, arrays, sizes)
         follows = self._rings.append_rows(block, first_env)
         self._take_ratings(block, first_env, follows)
         self._written()

@@ -28,6 +28,7 @@ class RingArrays:
         leaves: List of `Leaf`, the arrays of an observation.
         frame_stack: Int or None, frames of those leaves that are stacks.
         storage: `Memory` or `MemmapDirectory`, which allocates the arrays.
+        action_shape: Tuple of ints, the shape of one action. Defaults to `()`.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class RingArrays:
         leaves: list[Leaf],
         frame_stack: int | None,
         storage: Memory | MemmapDirectory,
+        action_shape: tuple[int, ...] = (),
     ) -> None:
         self.num_rows = num_rows
         self.ring_size = num_rows + 1
@@ -46,7 +48,7 @@ class RingArrays:
             shape = (self.num_slots, *leaf.row_shape)
             self.observations.append(storage.allocate(f"observation{i}", shape, leaf.dtype))
         self.is_stack = [leaf.is_stack for leaf in leaves]
-        self.actions = storage.allocate("action", (self.num_slots,), np.int32)
+        self.actions = storage.allocate("action", (self.num_slots, *action_shape), np.int32)
         self.rewards = storage.allocate("reward", (self.num_slots,), np.float32)
         self.flags = storage.allocate("flags", (self.num_slots,), np.uint8)
         self.num_transitions = 0

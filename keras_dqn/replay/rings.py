@@ -25,7 +25,7 @@ class Rings(RingArrays):
     def add(
         self,
         observations: list[NDArray],
-        actions: list[int],
+        actions: list,
         rewards: list[float],
         terminated: list[bool],
         truncated: list[bool],
@@ -86,7 +86,7 @@ class Rings(RingArrays):
         self,
         env: int,
         observations: list[NDArray],
-        action: int,
+        action: int | list[int],
         reward: float,
         end: int,
         next_observations: list[NDArray],
@@ -96,7 +96,7 @@ class Rings(RingArrays):
         Args:
             env: Int, the environment, e.
             observations: One array `[E, ...]` per leaf; its row `[e]` is stored.
-            action: Int, 0-based.
+            action: Int or D ints, 0-based.
             reward: Float.
             end: 0, or TERMINATED, TRUNCATED or both.
             next_observations: In the same form.
@@ -231,16 +231,21 @@ class Rings(RingArrays):
 
 
 def make_rings(
-    num_envs: int, num_rows: int, leaves: list[Leaf], frame_stack: int | None, storage: Any
+    num_envs: int,
+    num_rows: int,
+    leaves: list[Leaf],
+    frame_stack: int | None,
+    storage: Any,
+    action_shape: tuple[int, ...] = (),
 ) -> Rings:
     """Returns `Rings`, or raises an error that says how many bytes they need."""
     row = sum(leaf.dtype.itemsize * math.prod(leaf.row_shape) for leaf in leaves)
-    row += _BYTES_BESIDE_OBSERVATION
+    row += _BYTES_BESIDE_OBSERVATION + 4 * (math.prod(action_shape) - 1)
     needed = num_envs * (num_rows + 1) * row
     try:
         if needed > sys.maxsize:
             raise MemoryError("larger than the address space")
-        return Rings(num_envs, num_rows, leaves, frame_stack, storage)
+        return Rings(num_envs, num_rows, leaves, frame_stack, storage, action_shape)
     except (MemoryError, OSError) as error:  # OSError for files
         raise (MemoryError if isinstance(error, MemoryError) else OSError)(
             f"`capacity` needs {needed:,} bytes, {row:,} for each row. They cannot be allocated "

@@ -59,9 +59,9 @@ class ReplayCheckpoint:
             self.replay.set_state(state)
         except (KeyError, TypeError, IndexError, ArithmeticError) as error:
             raise DamagedFileError(f"A replay buffer in it is damaged ({error!r}).") from error
-        num_actions = ActionSpec(self.replay.action_space).num_actions
+        sizes = ActionSpec(self.replay.action_space).sizes
         used = used_ranges(state["heads"], rows.ring_size)
-        if wrong := wrong_arrays(rows.arrays, used, num_actions):
+        if wrong := wrong_arrays(rows.arrays, used, sizes):
             raise DamagedFileError(f"A replay buffer in it is damaged: {wrong}.")
         self._segments = saved["segments"]
 

@@ -1,6 +1,7 @@
 """Action masks in Dict observations: `[E, A]` integer, 0 where an action is forbidden.
 
-The mask is a part of the observation wherever that is kept or moved. A network gets the rest.
+With D branches, masks are `[E, D, A]`. The mask is a part of the observation wherever that is kept
+or moved. A network gets the rest.
 """
 
 from typing import Any
@@ -51,15 +52,33 @@ def forbid(values: NDArray, mask: Any) -> NDArray:
     return np.where(mask != 0, values, -np.inf)
 
 
+def forbid_missing(values: NDArray, branch_sizes: tuple[int, ...] | None) -> NDArray:
+    """Returns action values `[..., D, A]` with -inf where a branch has fewer than A actions.
+
+    Args:
+        values: `[..., D, A]`.
+        branch_sizes: The actions of each branch, D ints, or None if all have A.
+    """
+    if branch_sizes is None:
+        return values
+    return np.where(existing_actions(branch_sizes), values, -np.inf)
+
+
+def existing_actions(branch_sizes: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Returns `[D, A]`, whether a branch has an action; A is the largest of the D sizes."""
+    return np.arange(max(branch_sizes)) < np.array(branch_sizes)[:, None]
+
+
 def check_some_allowed(mask: Any, needed: NDArray[np.bool_] | None = None) -> None:
     """Raises a `ValueError` if a mask leaves no action where one must be chosen.
 
     Args:
-        mask: `[..., A]` integer.
-        needed: `[...]` bool, True where an action must be chosen, or None for all. Defaults to
+        mask: `[E, A]`, or `[E, D, A]` for D branches, integer; `[A]` for one observation.
+        needed: `[E]` bool, True where an action must be chosen, or None for all. Defaults to
             `None`.
     """
     some = (np.asarray(mask) != 0).any(axis=-1)
+    some = some.reshape(len(some), -1).all(axis=-1) if some.ndim else some  # over all branches
     empty = ~some if needed is None else ~some & needed
     if empty.any():
         raise ValueError(
@@ -68,15 +87,15 @@ def check_some_allowed(mask: Any, needed: NDArray[np.bool_] | None = None) -> No
         )
 
 
-def check_mask_space(space: gym.Space, key: str, num_actions: int) -> None:
-    """Raises a `ValueError` unless a space has a mask of all actions."""
+def check_mask_space(space: gym.Space, key: str, shape: tuple[int, ...]) -> None:
+    """Raises a `ValueError` unless a space has a mask of all actions, `(A,)` or `(D, A)`."""
     mask = space.spaces.get(key) if isinstance(space, gym.spaces.Dict) else None
     is_mask = isinstance(mask, (gym.spaces.Box, gym.spaces.MultiBinary)) and (
-        mask.shape == (num_actions,) and np.dtype(mask.dtype).kind in "iu"
+        mask.shape == shape and np.dtype(mask.dtype).kind in "iu"
     )
     if not is_mask:
         raise ValueError(
-            f"`action_mask` must be the key of an entry Box(0, 1, ({num_actions},), int8) in a "
+            f"`action_mask` must be the key of an entry Box(0, 1, {shape}, int8) in a "
             "Dict observation space; `keras_dqn.ActionMaskObservation(env)` makes one from "
             f'`info["action_mask"]`. Received: action_mask={key!r}, observation_space={space}'
         )

@@ -11,60 +11,86 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.spaces.action_mask import forbid
+from keras_dqn.spaces.action_mask import forbid, forbid_missing
 
 
 class ActionSpec:
     """Describes an action space. No other code in the package reads the space.
 
+    An action of a MultiDiscrete space has D branches, each with a choice of its own. All arrays
+    then have one more axis `[D]`, before the axis `[A]` of values.
+
     Args:
-        space: `gymnasium.spaces.Discrete`.
+        space: `gymnasium.spaces.Discrete`, or `MultiDiscrete` with one axis.
 
     Attributes:
-        num_actions: Int, A.
-        start: Int, the environment's action that has the number 0 in the package.
-        shape: The shape of one action, `()`.
+        num_actions: Int, A, the choices of the widest branch.
+        sizes: `num_actions`, or the choices of each branch, `[D]` int64.
+        start: Int, or a tuple of D ints: the environment's action that has the number 0 here.
+        shape: The shape of one action, `()` or `(D,)`.
 
     Raises:
-        ValueError: If the space is not `Discrete`.
+        ValueError: If the space is of another kind.
     """
 
-    shape: tuple[int, ...] = ()
-
     def __init__(self, space: gym.Space) -> None:
-        if not isinstance(space, gym.spaces.Discrete):
-            raise ValueError(
-                "`action_space` must be gymnasium.spaces.Discrete: Q-learning takes the maximum "
-                f"over a finite set of actions. Received: action_space={space}"
-            )
         self.space = space
-        self.num_actions = int(space.n)
-        self.start = int(space.start)
+        self.sizes: Any
+        self.start: int | tuple[int, ...] = 0
+        self.shape: tuple[int, ...] = ()
+        if isinstance(space, gym.spaces.Discrete):
+            self.sizes, self.start = int(space.n), int(space.start)
+        elif isinstance(space, gym.spaces.MultiDiscrete) and len(space.shape) == 1:
+            self.sizes, self.shape = space.nvec.astype(np.int64), tuple(space.shape)
+            if space.start.any():
+                self.start = tuple(space.start.tolist())
+        else:
+            raise ValueError(
+                "`action_space` must be gymnasium.spaces.Discrete, or MultiDiscrete with one axis: "
+                "Q-learning takes the maximum over a finite set of actions. Received: "
+                f"action_space={space}"
+            )
+        self.num_actions = int(np.max(self.sizes))
+
+    @property
+    def values_shape(self) -> tuple[int, ...]:
+        """The shape of the values of all actions, `(A,)` or `(D, A)`."""
+        return (*self.shape, self.num_actions)
+
+    @property
+    def branch_sizes(self) -> tuple[int, ...] | None:
+        """The choices of each branch if they are not equal, else None."""
+        return tuple(self.sizes.tolist()) if np.ptp(self.sizes) else None
 
     def to_env(self, action: Any) -> Any:
         """Converts 0-based actions, an int or an array, to the actions that `env.step` takes."""
-        return action + self.start
+        return action + np.array(self.start) if self.shape else action + self.start
 
-    def from_env(self, action: list[int]) -> list[int]:
+    def from_env(self, action: list) -> list:
         """Returns 0-based actions for elements of the space.
 
         Raises:
             ValueError: If an action is outside the space.
         """
-        start, num_actions = self.start, self.num_actions
-        actions = [a - start for a in action]
-        for a in actions:
-            if not 0 <= a < num_actions:
-                raise ValueError(f"`action` must be in {self.space}. Received: action={action}")
+        if self.shape:
+            branches = np.array(action) - self.start
+            inside = bool(((branches >= 0) & (branches < self.sizes)).all())
+            actions = branches.tolist()
+        else:
+            start, num_actions = self.start, self.num_actions
+            actions = [a - start for a in action]
+            inside = all(0 <= a < num_actions for a in actions)
+        if not inside:
+            raise ValueError(f"`action` must be in {self.space}. Received: action={action}")
         return actions
 
     def check_values(self, values: NDArray, num_envs: int) -> None:
         """Raises a `ValueError` unless a model's values are `[E, A]`, one for each action."""
-        if values.shape != (num_envs, self.num_actions):
+        expected = (num_envs, *self.values_shape)
+        if values.shape != expected:
             raise ValueError(
                 f"The network must give one value for each of the {self.num_actions} actions of "
-                f"{self.space}: shape {(num_envs, self.num_actions)}. Received: "
-                f"shape={values.shape}"
+                f"{self.space}: shape {expected}. Received: shape={values.shape}"
             )
 
     def sample(
@@ -75,8 +101,9 @@ class ActionSpec:
         A row that allows none gives 0.
         """
         if mask is None:
-            return rng.integers(self.num_actions, size=num_envs)
-        return greedy_actions(forbid(rng.random((num_envs, self.num_actions)), mask))
+            return rng.integers(self.sizes, size=(num_envs, *self.shape))
+        draws = rng.random((num_envs, *self.values_shape))
+        return greedy_actions(forbid(forbid_missing(draws, self.branch_sizes), mask))
 
 
 def greedy_actions(values: NDArray) -> NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """Unpacks and checks the batch that `fit` trains on, `(observation, transition, weight)`.
 
-`observation` is `[B, ...]` (or a dict of arrays). `transition` is a dict with `action` `[B]`
-integer, `reward` `[B]` float32, `discount` `[B]` float32 and `next_observation`, shaped like
-`observation`. Prioritized replay adds `key` `[B]` int64. `weight` is `[B]` float32 or None.
+`observation` is `[B, ...]` (or a dict of arrays). `transition` is a dict with `action` `[B]` or
+`[B, D]` integer, `reward` `[B]` float32, `discount` `[B]` float32 and `next_observation`, shaped
+like `observation`. Prioritized replay adds `key` `[B]` int64. `weight` is `[B]` float32 or None.
 """
 
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ def unpack_batch(data: Any) -> Batch:
     if not isinstance(transition, dict) or not {*_COLUMNS, "next_observation"} <= {*transition}:
         raise _refusal(_description(data))
     for name in _COLUMNS:
-        if len(transition[name].shape) != 1:
+        if len(transition[name].shape) not in ((1, 2) if name == "action" else (1,)):
             raise _refusal(f"`{name}` of shape {tuple(transition[name].shape)}")
     if isinstance(weight, dict):  # Keras repeats the weights of arrays for each entry of a dict.
         weight = weight["reward"]

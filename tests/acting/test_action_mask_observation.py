@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import keras_dqn
@@ -279,7 +279,7 @@ def test_one_silent_environment_of_several_is_named():
 
 def test_other_action_spaces_are_refused():
     env = Silent({})
-    env.action_space = MultiDiscrete([2, 2])
+    env.action_space = Box(0, 1, (2,))
     with pytest.raises(ValueError, match=r"must be gymnasium\.spaces\.Discrete"):
         ActionMaskObservation(env)
 

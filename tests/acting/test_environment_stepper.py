@@ -149,7 +149,7 @@ def test_continuous_actions_are_refused():
     with pytest.raises(ValueError, match=r"must be gymnasium.spaces.Discrete.*Received.*Box"):
         EnvironmentStepper(gym.make("Pendulum-v1"))
     with pytest.raises(ValueError, match="Discrete"):
-        ActionSpec(gym.spaces.MultiDiscrete([2, 2]))
+        ActionSpec(gym.spaces.MultiDiscrete([[2, 2]]))
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", None, CountingEnv], ids=["id", "None", "class"])

@@ -25,7 +25,7 @@ def test_values_must_be_one_for_each_action():
 
 
 @pytest.mark.parametrize(
-    "space", [gym.spaces.Box(0.0, 1.0), gym.spaces.MultiDiscrete([2, 2]), None], ids=str
+    "space", [gym.spaces.Box(0.0, 1.0), gym.spaces.MultiDiscrete([[2, 2]]), None], ids=str
 )
 def test_another_space_is_refused(space):
     with pytest.raises(ValueError, match="`action_space` must be gymnasium"):
