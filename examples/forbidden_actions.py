@@ -65,7 +65,7 @@ collect = keras_dqn.CollectTransitions(
 )
 test = keras_dqn.EvaluatePolicy(test_env, episodes=100, seed=args.seed + 1_000)
 agent.fit(
-    replay.dataset(batch_size=64, gamma=0.99, n_step=3),
+    replay.dataset(batch_size=64, gamma=0.99),
     epochs=-(-updates // 5_000),
     steps_per_epoch=5_000,
     callbacks=[collect, keras_dqn.SoftTargetUpdate(tau=0.005), test],

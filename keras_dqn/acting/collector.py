@@ -50,7 +50,8 @@ class Collector:
     `episode_return`, and the buffer stores their ends as truncated.
 
     Args:
-        env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` actions.
+        env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` or
+            `MultiDiscrete` actions.
         replay: `ReplayBuffer` for the same number of environments, or another object with the
             protocol `TakesTransitions`.
         exploration: `EpsilonGreedy`, `Boltzmann`, `Greedy` or another `Exploration`. Its schedule

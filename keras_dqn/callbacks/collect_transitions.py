@@ -34,7 +34,8 @@ class CollectTransitions(CollectingCallback):
     below wrappers that change the rewards; else the sum of the rewards.
 
     Args:
-        env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` actions.
+        env: `gym.Env` or `gym.vector.VectorEnv` with any autoreset mode and `Discrete` or
+            `MultiDiscrete` actions.
         replay: `ReplayBuffer` for the same number of environments.
         exploration: `EpsilonGreedy`, `NoisyGreedy` or another rule. Its schedule is read once per
             execution.

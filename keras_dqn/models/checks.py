@@ -49,12 +49,14 @@ def check_network_fits(agent: Any, replay: Replay) -> ActionSpec:
     values_shape = tuple(agent.q_values(outputs).shape[1:])
     if values_shape != action_spec.values_shape:
         received = f"{values_shape[0]} values" if len(values_shape) == 1 else f"{values_shape}"
-        expected = f"one value for each of the {action_spec.num_actions} actions"
         if action_spec.shape:
-            expected = f"action values of the shape {action_spec.values_shape}, branches first,"
+            raise ValueError(
+                f"`network` must give values of shape {action_spec.values_shape}, branches first, "
+                f"for {action_spec.space}. Received: {received}"
+            )
         raise ValueError(
-            f"`network` must give {expected} of the replay buffer's action space. Received: "
-            f"{received}"
+            f"`network` must give one value for each of the {action_spec.num_actions} actions of "
+            f"the replay buffer's action space. Received: {received}"
         )
     for name, own, theirs in (
         ("action_start", agent.action_start or None, action_spec.start),

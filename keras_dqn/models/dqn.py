@@ -38,7 +38,8 @@ class DQN(ActingModel):
 
     Args:
         network: Keras model (or layer) that maps observations, a tensor or a (nested) dict, to
-            `[B, A]` action values. It is not copied: `agent.network is network`.
+            `[B, A]` action values; for a MultiDiscrete space of D branches to `[B, D, A]`. It is
+            not copied: `agent.network is network`.
         double: Bool, whether the online network chooses the next action. Defaults to `False`.
         munchausen: `Munchausen`, or None for the target above. It cannot be combined with `double`,
             because its next actions are those of the target network's policy. Defaults to `None`.
@@ -54,8 +55,9 @@ class DQN(ActingModel):
         **kwargs: Arguments of `keras.Model`, such as `dtype`.
 
     Attributes:
-        action_start: Int, `Discrete.start` of the action space. `fit` reads it from the replay
-            buffer, and it is saved. Without a replay buffer, set it yourself.
+        action_start: Int or D ints, `start` of the action space.
+        branch_sizes: D ints, the choices of each branch if they differ, or None. `fit` reads both
+            from the replay buffer, and they are saved. Without a buffer, set them yourself.
 
     Raises:
         TypeError: If `network` is not a Keras layer, or has no `get_config`, which cloning needs.
@@ -72,7 +74,8 @@ class DQN(ActingModel):
         Mnih et al., 2015, "Human-level control through deep reinforcement learning", Algorithm 1;
         van Hasselt et al., 2016, "Deep reinforcement learning with double Q-learning", equation 4;
         Vieillard et al., 2020, "Munchausen reinforcement learning", equation 1;
-        Kumar et al., 2020, "Conservative Q-learning for offline reinforcement learning", eq. 4.
+        Kumar et al., 2020, "Conservative Q-learning for offline reinforcement learning", eq. 4;
+        Tavakoli et al., 2018, "Action branching architectures", equation 5.
     """
 
     def __init__(
@@ -271,8 +274,7 @@ class DQN(ActingModel):
         self._td_error_metric.update_state(keras.ops.abs(td_error))
         # Keras' own tracker comes first. It has divided the loss by the number of replicas.
         tracker = next(metric for metric in self.metrics if metric.name == "loss")
-        size = keras.ops.shape(taken)[0]
-        tracker.update_state(loss * self.num_replicas, sample_weight=size)
+        tracker.update_state(loss * self.num_replicas, sample_weight=keras.ops.shape(taken)[0])
         return self.compute_metrics(batch.observation, *rows[:3])
 
     def td_errors(self, batch: tuple) -> np.ndarray:
@@ -284,8 +286,7 @@ class DQN(ActingModel):
         Returns:
             `[B]` float32, target - prediction.
         """
-        observation, transition, _ = unpack_batch(batch)
-        return self._compiled_td_errors(observation, transition).numpy()
+        return self._compiled_td_errors(*unpack_batch(batch)[:2]).numpy()
 
     @cached_property
     def _compiled_td_errors(self) -> Any:
