@@ -10,6 +10,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+_FORBIDDEN = np.float32(-np.inf)  # so that float32 stays float32 in NumPy 1 too
+
 
 def without_mask(observation: Any, key: str | None) -> Any:
     """Returns what a network gets: the observation without its mask.
@@ -23,8 +25,9 @@ def without_mask(observation: Any, key: str | None) -> Any:
     """
     if key is None or not isinstance(observation, dict) or key not in observation:
         return observation
-    rest = {name: value for name, value in observation.items() if name != key}
-    return rest["observation"] if rest.keys() == {"observation"} else rest
+    if len(observation) == 2 and "observation" in observation:
+        return observation["observation"]
+    return {name: value for name, value in observation.items() if name != key}
 
 
 def mask_of(observation: Any, key: str) -> Any:
@@ -49,7 +52,9 @@ def forbid(values: NDArray, mask: Any) -> NDArray:
             f"The action mask must have the shape of the action values, {values.shape}. Received: "
             f"shape={mask.shape}"
         )
-    return np.where(mask != 0, values, -np.inf)
+    values = values.copy()
+    values[mask == 0] = -np.inf  # twice as fast as `np.where` for a few numbers
+    return values
 
 
 def forbid_missing(values: NDArray, branch_sizes: tuple[int, ...] | None) -> NDArray:
@@ -61,7 +66,7 @@ def forbid_missing(values: NDArray, branch_sizes: tuple[int, ...] | None) -> NDA
     """
     if branch_sizes is None:
         return values
-    return np.where(existing_actions(branch_sizes), values, -np.inf)
+    return np.where(existing_actions(branch_sizes), values, _FORBIDDEN)
 
 
 def existing_actions(branch_sizes: tuple[int, ...]) -> NDArray[np.bool_]:

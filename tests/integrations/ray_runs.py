@@ -114,3 +114,30 @@ def check_numbers(replay: Any, env_steps: int) -> dict:
             before = after
     assert len(seen) == len(replay) == env_steps
     return episodes
+
+
+class MaskedBranches(Numbered):
+    """With two branches of 3 and 2 choices, and a mask; a choice that it forbids is an error."""
+
+    action_space = gym.spaces.MultiDiscrete([3, 2], start=[1, 0])
+
+    def _mask(self) -> Any:
+        mask = np.ones((2, 3), np.int8)
+        mask[1, 2] = 0
+        mask[0, self.step_number % 3] = mask[1, self.step_number % 2] = 0
+        return mask
+
+    def reset(self, **kwargs: Any) -> Any:
+        observation, info = super().reset(**kwargs)
+        return observation, {**info, "action_mask": self._mask()}
+
+    def step(self, action: Any) -> Any:
+        choices = action - self.action_space.start
+        assert self._mask()[[0, 1], choices].all(), "a forbidden choice"
+        *rest, info = super().step(action)
+        return (*rest, {**info, "action_mask": self._mask()})
+
+
+def masked_branches() -> Any:
+    """Makes such an environment with its mask in the observation."""
+    return keras_dqn.ActionMaskObservation(MaskedBranches())

@@ -187,6 +187,33 @@ def test_first_priorities_are_those_of_the_agent(n_step, envs, mode):
     assert rated > 0.7 * (len(replay) - 10)
 
 
+def test_masks_and_branches():
+    """No worker takes a forbidden choice; first priorities are sums over branches."""
+    kind = keras_dqn.PrioritizedReplayBuffer
+    replay, collect = make_run(ray_runs.masked_branches, kind=kind, warmup_steps=20)
+    keras.utils.set_random_seed(0)
+    network = keras_dqn.networks.mlp(gym.spaces.Box(-1, 1, (3,)), (2, 3), hidden_units=(8,))
+    agent = keras_dqn.DQN(network, action_mask="action_mask")
+    agent.compile(keras.optimizers.SGD(0.0), steps_per_execution=8)
+    update, replay.update_priorities = replay.update_priorities, lambda keys, td_error: None
+    train(agent, replay, collect, epochs=2, steps=64)
+    collect.close()
+    replay.update_priorities = update
+    assert len(replay) == collect.env_steps > 120
+    entered = replay._sampler.priorities.tree().leaves ** (1 / replay.alpha)
+    observation, transition, _ = replay.sample(200, gamma=0.9)
+    action = transition["action"][..., None]
+    assert np.take_along_axis(observation["action_mask"], action, axis=-1).all()
+    row, env = np.divmod(transition["key"], 2)
+    entered = entered[replay._rings.slots(env, row)]
+    target = np.asarray(agent.compute_target(observation, transition))
+    taken = np.take_along_axis(agent(observation).numpy(), action, axis=-1)[..., 0]
+    rated = entered != 1.0  # as it entered: collected at random
+    assert rated.mean() > 0.5
+    expected = np.abs(target - taken).sum(axis=1) + 1e-6
+    np.testing.assert_allclose(entered[rated], expected[rated], rtol=1e-4)
+
+
 def test_a_worker_needs_neither_keras_nor_much_memory():
     replay, collect = make_run(numbered(), exploration=keras_dqn.EpsilonGreedy(0.1))
     train(new_agent(), replay, collect)
