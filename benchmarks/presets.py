@@ -66,14 +66,14 @@ def quick_start(env_id, seed, env_steps):
 
 
 def acrobot(env_id, seed, env_steps):
-    """The quick start with 3-step returns, half the learning rate and batches of 128."""
+    """The quick start as C51: each step costs 1, so discounted returns lie between -100 and 0."""
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
     test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
     num_actions = int(env.single_action_space.n)
-    network = keras_dqn.networks.mlp(env.single_observation_space, num_actions)
+    network = keras_dqn.networks.mlp(env.single_observation_space, (num_actions, 51))
     updates = env_steps - 1_000
-    agent = keras_dqn.DQN(network, double=True)
-    agent.compile(adam(5e-4, updates), steps_per_execution=64)
+    agent = keras_dqn.CategoricalDQN(network, v_min=-100.0, v_max=0.0, double=True)
+    agent.compile(adam(1e-3, updates), steps_per_execution=64)
     replay = keras_dqn.ReplayBuffer.from_env(env, capacity=50_000, seed=seed)
     collect = keras_dqn.CollectTransitions(
         env,
@@ -84,7 +84,7 @@ def acrobot(env_id, seed, env_steps):
         seed=seed,
     )
     callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.005)]
-    data = replay.dataset(batch_size=128, gamma=0.99, n_step=3)
+    data = replay.dataset(batch_size=64, gamma=0.99, n_step=5)
     return Run(agent, data, callbacks, test_env, updates, epoch_updates=5_000)
 
 
