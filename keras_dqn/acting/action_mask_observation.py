@@ -88,7 +88,7 @@ class VectorActionMaskObservation(VectorWrapper):
         """Takes an action in each environment."""
         observation, reward, terminated, truncated, info = self.env.step(actions)
         if "final_obs" in info:
-            info = {**info, "final_obs": self._final(info)}
+            info = {**info, "final_obs": self._final(info, terminated | truncated)}
         joined = self._joined(observation, info, np.ones(self.num_envs, bool))
         return joined, reward, terminated, truncated, info
 
@@ -98,9 +98,8 @@ class VectorActionMaskObservation(VectorWrapper):
         self._mask[needed] = mask[needed]
         return {"observation": observation, KEY: self._mask.copy()}
 
-    def _final(self, info: dict) -> NDArray:
+    def _final(self, info: dict, ended: NDArray[np.bool_]) -> NDArray:
         """Returns the final observations with their masks, None where no episode has ended."""
-        ended = np.array([one is not None for one in info["final_obs"]])
         final_info = info.get("final_info", {})
         mask = _mask_in(final_info, self._mask.shape).astype(np.int8)
         _check_given(final_info, ended)
@@ -116,7 +115,10 @@ def _with_mask(space: gym.Space, shape: tuple[int, ...]) -> gym.spaces.Dict:
 
 
 def _mask_in(info: dict, shape: tuple[int, ...]) -> NDArray:
-    mask = np.asarray(info.get(KEY))
+    mask = info.get(KEY)
+    if isinstance(mask, tuple) and len(mask) == shape[0]:  # as `MultiDiscrete.sample` takes it
+        mask = [np.pad(branch, (0, shape[-1] - len(branch))) for branch in mask]
+    mask = np.asarray(mask)
     if mask.shape != shape or mask.dtype.kind not in "iub":
         raise ValueError(
             f'`info["{KEY}"]` must be an integer array of shape {shape}, after each `reset` and '

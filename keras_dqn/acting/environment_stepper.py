@@ -157,7 +157,7 @@ class EnvironmentStepper:
         """Takes uniformly random actions, of those that the mask with this key allows."""
         mask = None
         if action_mask is not None:
-            mask = mask_of(self.observation, action_mask)
+            mask = self.action_spec.allowed(mask_of(self.observation, action_mask))
             check_some_allowed(mask, ~self._resetting)
         return self.step(self.action_spec.sample(rng, self.num_envs, mask))
 

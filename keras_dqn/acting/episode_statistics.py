@@ -25,8 +25,8 @@ class EpisodeStatistics:
     """Sums rewards per environment and averages over the episodes that ended in the epoch.
 
     The return that Gymnasium's `RecordEpisodeStatistics` recorded for an episode is used instead of
-    the sum, which may be one of clipped rewards. From the first record on, an end without one, such
-    as a lost life, ends no episode here.
+    the sum, which may be one of clipped rewards. From the first record on, a termination without
+    one, such as a lost life, ends no episode here.
 
     Args:
         num_envs: Int, environments, E.
@@ -58,13 +58,13 @@ class EpisodeStatistics:
         self._returns += step.reward * step.stepped
         self._lengths += step.stepped
         ended = (step.terminated | step.truncated) & step.stepped
-        if step.recorded is None:
-            ended &= not self._has_records
-        else:
+        has_record = np.zeros_like(ended)
+        if step.recorded is not None:
             has_record = ~np.isnan(step.recorded)
             self._has_records = True
             self._returns = np.where(has_record, step.recorded, self._returns)
-            ended &= has_record
+        if self._has_records:
+            ended &= has_record | step.truncated
         num_ended = int(np.count_nonzero(ended))
         if not num_ended:
             return 0

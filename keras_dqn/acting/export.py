@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_dqn.acting.agent import Agent
 from keras_dqn.acting.native_log import native_log_silenced
 from keras_dqn.networks.inspection import input_shape_of
-from keras_dqn.spaces.action_mask import existing_actions, mask_of
+from keras_dqn.spaces.action_mask import existing_actions, mask_of, without_mask
 
 
 class ExportedPolicy(keras.Model):
@@ -30,7 +30,8 @@ class ExportedPolicy(keras.Model):
 
     def call(self, observation: Any) -> tf.Tensor:
         """Returns the greedy actions."""
-        q_values = self._q_values(self._outputs_of(self.network, observation))
+        inputs = without_mask(observation, self._action_mask)
+        q_values = self._q_values(self._outputs_of(self.network, inputs))
         if self._branch_sizes is not None:
             exist = existing_actions(self._branch_sizes)[None]
             q_values = tf.where(exist, q_values, tf.float32.min)

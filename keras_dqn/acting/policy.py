@@ -78,10 +78,11 @@ class Policy:
         Raises:
             ValueError: If an action mask leaves no action.
         """
-        if self.action_mask is not None:
-            check_some_allowed(mask_of(observation, self.action_mask))
         start = np.array(self._model.action_start if self._of_agent else 0)
-        return greedy_actions(self.action_values(observation)) + start
+        values = self.action_values(observation)
+        if self.action_mask is not None:
+            check_some_allowed(values != -np.inf)
+        return greedy_actions(values) + start
 
     def action_values(self, observation: Any) -> NDArray[np.float32]:
         """Returns `[E, A]` float32 for observations `[E, ...]` (or a dict of arrays).

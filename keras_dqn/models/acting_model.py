@@ -1,5 +1,6 @@
 """`ActingModel`: a model with a target network that acts, greedily by its action values."""
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ from keras_dqn.acting.exact_values import ExactValues
 from keras_dqn.acting.export import write_policy
 from keras_dqn.acting.policy import Policy
 from keras_dqn.arguments import check_type
-from keras_dqn.models.checks import check_network_fits
+from keras_dqn.models.checks import check_network_fits, takes_third_argument
 from keras_dqn.models.target_network_model import TargetNetworkModel
 from keras_dqn.spaces.action_mask import (
     check_some_allowed,
@@ -52,17 +53,11 @@ class ActingModel(TargetNetworkModel):
 
     def build(self, input_shape: Any) -> None:
         """Builds both networks for the shapes of observations, with the action mask or without."""
-        super().build(without_mask(input_shape, self.action_mask))
+        super().build(self.inputs_of(input_shape))
 
-    def outputs_of(self, network: Any, observation: Any, training: bool | None = False) -> Any:
-        """Returns the outputs of a network for observations, which it gets without the mask.
-
-        Args:
-            network: `network`, `target_network` or another network of the same architecture.
-            observation: `[B, ...]` (or a dict of arrays).
-            training: Bool or None, as in the call of a Keras layer. Defaults to `False`.
-        """
-        return super().outputs_of(network, without_mask(observation, self.action_mask), training)
+    def inputs_of(self, observation: Any) -> Any:
+        """Returns an observation without the action mask, for `outputs_of`."""
+        return without_mask(observation, self.action_mask)
 
     def q_values(self, outputs: Any) -> Any:
         """Returns the action values `[B, A]` float32 that a network's outputs stand for."""
@@ -78,6 +73,19 @@ class ActingModel(TargetNetworkModel):
             return mask
         exist = existing_actions(self.branch_sizes)[None].astype("int8")
         return exist if mask is None else keras.ops.cast(mask, "int8") * exist
+
+    def mask_for(self, method: Callable, observation: Any) -> list:
+        """Returns the third argument of a method, the mask of actions, if it takes one."""
+        return [self.mask_of_actions(observation)] if takes_third_argument(method) else []
+
+    def with_ends(self, transition: dict) -> dict:
+        """Returns a transition with the discount 0 where no next action is allowed."""
+        mask = self.mask_of_actions(transition["next_observation"])
+        if mask is None:
+            return transition
+        some = keras.ops.any(keras.ops.cast(mask, "bool"), axis=-1)
+        some = keras.ops.all(keras.ops.reshape(some, (keras.ops.shape(some)[0], -1)), axis=-1)
+        return {**transition, "discount": keras.ops.where(some, transition["discount"], 0.0)}
 
     def allowed_values(self, outputs: Any, observation: Any) -> Any:
         """Returns the action values `[B, A]` float32, -inf where there is no action to take."""
@@ -105,13 +113,11 @@ class ActingModel(TargetNetworkModel):
         """
         observation = keras.tree.map_structure(np.asarray, observation)
         self.build_for(observation)
-        inputs = without_mask(observation, self.action_mask)
-        values = self._exact_values(inputs, self._observation_rank)
+        values = self._exact_values(self.inputs_of(observation), self._observation_rank)
         values = forbid_missing(values, self.branch_sizes)
         if self.action_mask is not None:
-            mask = mask_of(observation, self.action_mask)
-            check_some_allowed(mask)
-            values = forbid(values, mask)
+            values = forbid(values, mask_of(observation, self.action_mask))
+            check_some_allowed(values != -np.inf)
         return np.asarray(greedy_actions(values) + np.array(self.action_start))
 
     @cached_property

@@ -1,5 +1,6 @@
 """Checks that an agent's network fits a replay buffer, and the ranks of the loss's tensors."""
 
+import inspect
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -152,6 +153,11 @@ def check_action_values(outputs: Any) -> None:
             "`network` must map observations to action values of shape [B, A]. Received: "
             f"outputs of shape {shapes}"
         )
+
+
+def takes_third_argument(method: Callable) -> bool:
+    """Returns whether a method can be called with three arguments; an override may take two."""
+    return len(inspect.signature(method).parameters) > 2
 
 
 def check_branches(q_values: Any, action: Any) -> None:

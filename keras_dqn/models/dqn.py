@@ -145,8 +145,8 @@ class DQN(ActingModel):
             observation: `[B, ...]`.
             transition: Dict with `action`, `reward`, `discount` and `next_observation`.
         """
-        next_observation = transition["next_observation"]
-        next_outputs = self.outputs_of(self.target_network, next_observation)
+        transition, next_observation = self.with_ends(transition), transition["next_observation"]
+        next_outputs = self.outputs_of(self.target_network, self.inputs_of(next_observation))
         choice = self.choose_next_action(next_outputs, next_observation)
         next_value = ops.value_of_choice(self.next_values(next_outputs), choice)
         next_value = ops.mean_over_branches(next_value, 2)
@@ -164,7 +164,7 @@ class DQN(ActingModel):
             next_observation: `[B, ...]`.
         """
         if self.double:
-            next_outputs = self.outputs_of(self.network, next_observation)
+            next_outputs = self.outputs_of(self.network, self.inputs_of(next_observation))
         q_values = self.allowed_values(next_outputs, next_observation)
         if self.munchausen is not None:
             return ops.soft_policy(q_values, self.munchausen.temperature)
@@ -179,7 +179,7 @@ class DQN(ActingModel):
         rule = self.munchausen
         if rule is None:
             return None
-        outputs = self.outputs_of(self.target_network, observation)
+        outputs = self.outputs_of(self.target_network, self.inputs_of(observation))
         q_values = self.allowed_values(outputs, observation)
         bonus = ops.munchausen_bonus(q_values, transition["action"], **rule.get_config())
         next_values = self.allowed_values(next_outputs, transition["next_observation"])
@@ -191,7 +191,7 @@ class DQN(ActingModel):
     def extra_loss(self, outputs: Any, action: Any, mask: Any = None) -> Any:
         """Returns a term to add to each row's loss, `[B]` float32, with the same weight.
 
-        It is 0 without `conservative`. An agent that has a mask of actions passes it, `[B, A]`.
+        It is 0 without `conservative`. `mask` is `[B, A]` integer, or None if all are allowed.
         """
         if not self.conservative:
             return keras.ops.zeros(keras.ops.shape(action)[:1], "float32")
@@ -228,8 +228,7 @@ class DQN(ActingModel):
         outputs = self(observation, training=training)
         check_branches(self.q_values(outputs), action)
         rows = rows_of(action, target, self.predict_taken(outputs, action), weight)
-        mask = self.mask_of_actions(observation)
-        extra = self.extra_loss(outputs, action, *([] if mask is None else [mask]))
+        extra = self.extra_loss(outputs, action, *self.mask_for(self.extra_loss, observation))
         if weight is not None:
             extra = extra * weight
         loss = self.compute_loss(observation, *rows[:3], training=training)

@@ -11,7 +11,6 @@ from keras_dqn.models.checks import check_risk
 from keras_dqn.models.dqn import DQN
 from keras_dqn.models.implicit_quantile_network import MIDPOINTS, ImplicitQuantileNetwork
 from keras_dqn.models.quantile_dqn import QuantileLoss
-from keras_dqn.spaces.action_mask import without_mask
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
@@ -75,7 +74,6 @@ class ImplicitQuantileDQN(QuantileLoss, DQN):
 
     def outputs_of(self, network: Any, observation: Any, training: bool | None = False) -> dict:
         """Returns `q_values` `[B, A]` and `quantiles` `[B, A, N, 2]`, float32."""
-        observation = without_mask(observation, self.action_mask)
         if not is_drawing():
             parts = [MIDPOINTS] if self.risk is None else [MIDPOINTS, self.acting_fractions]
         elif training:  # the values of the online network are only for the metrics

@@ -47,8 +47,8 @@ class TargetNetworkModel(ReplayTrainer):
         with keras.name_scope("target_network"):  # weights of both networks get different paths
             self.target_network = clone_network(network)
         self.target_follows = False  # whether something updates the target network
-        self.action_start: Any = 0  # the environment's number of the first action, of each branch
-        self.branch_sizes: tuple[int, ...] | None = None  # if branches have different sizes
+        self.action_start = 0  # the environment's number of the first action, of each branch
+        self.branch_sizes = None  # if branches have different sizes
         self._observation_rank: int | None = None
         if network.built:
             # The model itself is built later, because a subclass may still add layers and metrics.
@@ -80,7 +80,11 @@ class TargetNetworkModel(ReplayTrainer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the outputs of `network` for observations `[B, ...]`."""
-        return self.outputs_of(self.network, inputs, training)
+        return self.outputs_of(self.network, self.inputs_of(inputs), training)
+
+    def inputs_of(self, observation: Any) -> Any:
+        """Returns the part of an observation that goes to `outputs_of`; here the whole."""
+        return observation
 
     def outputs_of(
         self, network: keras.layers.Layer, observation: Any, training: bool | None = False
@@ -163,9 +167,28 @@ class TargetNetworkModel(ReplayTrainer):
         }
         action_start, sizes = config.pop("action_start", 0), config.pop("branch_sizes", None)
         model = cls(**config)
-        model.action_start = tuple(action_start) if np.ndim(action_start) else action_start
-        model.branch_sizes = tuple(sizes) if sizes else None
+        model.action_start, model.branch_sizes = action_start, sizes
         return model
+
+    @property
+    def action_start(self) -> Any:
+        """The environment's action that has the number 0: an int, or D ints if one is not 0."""
+        return self._action_start
+
+    @action_start.setter
+    def action_start(self, value: Any) -> None:
+        starts = tuple(np.ravel(value).tolist())
+        self._action_start = (starts if np.ndim(value) else starts[0]) if any(starts) else 0
+
+    @property
+    def branch_sizes(self) -> tuple[int, ...] | None:
+        """The choices of each branch if they differ, D ints, else None."""
+        return self._branch_sizes
+
+    @branch_sizes.setter
+    def branch_sizes(self, value: Any) -> None:
+        sizes = None if value is None else tuple(np.ravel(value).tolist())
+        self._branch_sizes = sizes if sizes and len(set(sizes)) > 1 else None
 
     # Files
 

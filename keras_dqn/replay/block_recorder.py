@@ -206,12 +206,12 @@ class BlockRecorder:
             self._actions.check_values(found[-1], _VALUES_AT_ONCE)
         q_values = np.concatenate(found, dtype=np.float64)
         now, then = q_values[:count], q_values[count : 2 * count]
-        # The last observation of an episode may have a mask that allows no action.
         best = then.max(axis=-1)
         taken = np.take_along_axis(now, rings.actions[slots][..., None], axis=-1)[..., 0]
         if self._actions.shape:  # as for the agent: the mean over branches
             best = best.mean(axis=1)
-        target = window.reward + window.discount * np.where(window.discount > 0, best, 0.0)
+        best = np.where(np.isneginf(best), 0.0, best)  # no action is allowed
+        target = window.reward + window.discount * best
         if not self._actions.shape:
             return np.abs(target - taken)
         return np.abs(target[:, None] - taken).sum(axis=1)

@@ -45,7 +45,7 @@ class ReplayBuffer(PersistentBuffer):
         frame_stack: Int or None, frames k that an observation stacks on its first axis, the newest
             last, as `gymnasium.wrappers.FrameStackObservation(env, k)` does. Each frame is stored
             once, and stacks are rebuilt when drawn. Of a Dict or Tuple, the entries with a first
-            axis of k and at least one more are stacks. Defaults to `None`.
+            axis of k and at least one more are stacks, except int8. Defaults to `None`.
         storage: `"memory"`, or `"memmap"` for arrays in files, which may be larger than memory.
             `flush` and `load(directory)` close and reopen them without copying. Defaults to
             `"memory"`.

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.spaces.action_mask import forbid, forbid_missing
+from keras_dqn.spaces.action_mask import existing_actions, forbid
 
 
 class ActionSpec:
@@ -103,7 +103,12 @@ class ActionSpec:
         if mask is None:
             return rng.integers(self.sizes, size=(num_envs, *self.shape))
         draws = rng.random((num_envs, *self.values_shape))
-        return greedy_actions(forbid(forbid_missing(draws, self.branch_sizes), mask))
+        return greedy_actions(forbid(draws, self.allowed(mask)))
+
+    def allowed(self, mask: NDArray) -> NDArray:
+        """Returns a mask with 0 where a branch has no such action."""
+        sizes = self.branch_sizes
+        return mask if sizes is None else mask * existing_actions(sizes)
 
 
 def greedy_actions(values: NDArray) -> NDArray[np.int64]:

@@ -119,7 +119,7 @@ def _largest_byte(space: Any) -> int | None:
     if isinstance(space, gym.spaces.MultiBinary):
         return 1
     is_bytes = isinstance(space, gym.spaces.Box) and space.dtype.kind in "iu"
-    if not is_bytes or space.dtype.itemsize > 1 or math.prod(space.shape) > 64:
+    if not is_bytes or space.dtype.itemsize > 1 or not 0 < math.prod(space.shape) <= 64:
         return None
     return int(space.high.min()) if not space.low.any() and np.ptp(space.high) == 0 else None
 
@@ -137,7 +137,7 @@ class ObservationSpec:
     Args:
         space: A Gymnasium space of numbers, or a (nested) Dict or Tuple of such spaces.
         frame_stack: Int k or None. In a Dict or Tuple, the leaves with a first axis of k and at
-            least one more are stacks of frames. Defaults to `None`.
+            least one more are stacks of frames, except int8: action masks. Defaults to `None`.
 
     Raises:
         ValueError: If the space holds anything else (Text, Sequence, Graph), or no stack of k
@@ -158,7 +158,7 @@ class ObservationSpec:
     def _mark_stacks(self, frame_stack: int) -> None:
         for leaf in self.leaves:
             leaf.is_stack = leaf.shape[:1] == (frame_stack,) and (
-                self._single or len(leaf.shape) > 1
+                self._single or (len(leaf.shape) > 1 and leaf.dtype != np.int8)
             )
         if not any(leaf.is_stack for leaf in self.leaves):
             raise ValueError(

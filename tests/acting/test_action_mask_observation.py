@@ -302,3 +302,53 @@ def test_saving_keeps_the_key(tmp_path):
     loaded = keras.models.load_model(tmp_path / "agent.keras")
     assert loaded.action_mask == "action_mask"
     np.testing.assert_array_equal(loaded.act(observation), agent.act(observation))
+
+
+def test_a_mask_of_branches():
+    """A tuple, as `MultiDiscrete.sample` takes it, is padded; missing choices do not help."""
+
+    class Branches(Silent):
+        action_space = gym.spaces.MultiDiscrete([3, 2])
+
+    masks = (np.array([0, 1, 1], np.int8), np.array([1, 0], np.int8))
+    env = ActionMaskObservation(Branches({"action_mask": masks}))
+    observation, _ = env.reset()
+    np.testing.assert_array_equal(observation["action_mask"], [[0, 1, 1], [1, 0, 0]])
+    network = keras_dqn.networks.mlp(Branches.observation_space, (2, 3))
+    agent = keras_dqn.DQN(network, action_mask="action_mask")
+    agent.branch_sizes = np.array([3, 2])
+    assert agent.act(observation).tolist()[1] == 0
+    observation["action_mask"][1] = [0, 0, 1]
+    for act in (agent.act, lambda o: agent.policy()({k: v[None] for k, v in o.items()})):
+        with pytest.raises(ValueError, match="must allow at least one action"):
+            act(observation)
+
+
+class FinalArray(gym.vector.VectorEnv):
+    """Mode SAME_STEP; all final observations are one array."""
+
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    num_envs = 2
+    single_observation_space, single_action_space = Box(0, 9, (1,), np.float32), Discrete(2)
+    observation_space = Box(0, 9, (2, 1), np.float32)
+    action_space = gym.spaces.MultiDiscrete([2, 2])
+    infos = {"action_mask": np.array([[1, 0], [0, 1]], np.int8)}  # noqa: RUF012
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((2, 1), np.float32), dict(self.infos)
+
+    def step(self, actions):
+        ended, final = np.array([True, False]), np.full((2, 1), 7, np.float32)
+        given = {"action_mask": np.array([[0, 1], [0, 0]]), "_action_mask": ended}
+        info = {**self.infos, "final_obs": final, "final_info": given}
+        return np.ones((2, 1), np.float32), np.ones(2), ended, ~ended & False, info
+
+
+def test_final_observations_in_one_array():
+    env = ActionMaskObservation(FinalArray())
+    env.reset()
+    observation, *_, info = env.step(np.zeros(2, np.int64))
+    assert observation["action_mask"].tolist() == [[1, 0], [0, 1]]
+    assert info["final_obs"][0]["observation"].tolist() == [7]
+    assert info["final_obs"][0]["action_mask"].tolist() == [0, 1]
+    assert info["final_obs"][1] is None

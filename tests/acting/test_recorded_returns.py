@@ -92,6 +92,23 @@ def test_a_lost_life_ends_no_game():
     assert collector.statistics.means == {"episode_return": 5 + 6 + 7 + 8 + 9, "episode_length": 5}
 
 
+def test_an_outer_truncation_ends_an_episode():
+    """Episodes of 3 steps have a record, those that are cut after 4 steps have none."""
+
+    class Alternating(Rich):
+        def reset(self, **kwargs):
+            self.length = 3 if self.length == 100 else 100
+            return super().reset(**kwargs)
+
+    env = gym.wrappers.TimeLimit(RecordEpisodeStatistics(Alternating(100)), 4)
+    replay = ReplayBuffer.from_env(env, 100)
+    collector = Collector(env, replay, exploration=EpsilonGreedy(1.0), seed=0)
+    collector.collect_at_random(7)
+    expected = (5 + 6 + 7 + 5 + 6 + 7 + 8) / 2
+    assert collector.statistics.means == {"episode_return": expected, "episode_length": 3.5}
+    assert collector.episodes == 2
+
+
 def test_without_a_record_rewards_are_summed():
     collector = collected(ClipReward(Rich(3), -1, 1), 3)
     assert collector.statistics.means == {"episode_return": 3, "episode_length": 3}

@@ -294,6 +294,21 @@ def test_a_network_without_branches_is_refused():
         flat.train_on_batch(*batch)
 
 
+@pytest.mark.parametrize("start", [[1, 0, 2], (1, 0, 2), np.array([1, 0, 2])])
+def test_the_start_may_be_set_by_hand(start):
+    space = MultiDiscrete([2, 2, 2], start=[1, 0, 2])
+    replay = keras_dqn.ReplayBuffer(10, Discrete(4), space)
+    agent = keras_dqn.DQN(table(4, (3, 2)))
+    agent.action_start = start
+    agent.check_replay(replay)
+    assert agent.get_config()["action_start"] == (1, 0, 2)
+    agent.action_start = np.zeros(3)
+    assert agent.action_start == 0
+    agent.action_start = (3, 3, 3)
+    with pytest.raises(ValueError, match="`action_start` must be that of the replay buffer's"):
+        agent.check_replay(replay)
+
+
 def test_actions_outside_a_branch_are_refused():
     replay = keras_dqn.ReplayBuffer(10, Box(0, 1, (1,)), SPACE)
     zero = np.zeros(1, np.float32)

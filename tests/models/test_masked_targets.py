@@ -118,6 +118,39 @@ def test_behind_discount_zero_a_mask_may_allow_nothing(kind, rule):
     np.testing.assert_array_equal(agent.compute_target(*masks), expected)
 
 
+@BY_KIND
+@BY_RULE
+def test_behind_a_mask_of_zeros_nothing_is_expected(kind, rule):
+    """As behind discount 0, also if the episode was truncated there."""
+    agent = make(kind, np.nan, **RULES[rule])
+    observation, transition = masked_batch()
+    transition["next_observation"] = np.full_like(transition["next_observation"], NOTHING)
+    target = np.asarray(agent.compute_target(*masked(observation, transition)))
+    transition["discount"] = np.zeros_like(transition["discount"])
+    np.testing.assert_array_equal(agent.compute_target(*masked(observation, transition)), target)
+    assert np.isfinite(target).all()
+
+
+def test_overrides_of_one_method():
+    """`outputs_of` never gets the mask, and an `extra_loss` may take two arguments."""
+
+    class Own(keras_dqn.DQN):
+        def outputs_of(self, network, observation, training=False):
+            assert not isinstance(observation, dict)
+            return network(observation, training=training)
+
+        def extra_loss(self, outputs, action):
+            return keras.ops.ones(keras.ops.shape(action), "float32")
+
+    agent = Own(table(ACTIONS), action_mask="mask", double=True)
+    agent.compile(keras.optimizers.SGD(0.0), loss="mse", jit_compile=False)
+    batch = masked(*masked_batch())
+    logs = agent.train_on_batch(*batch, return_dict=True)
+    np.testing.assert_allclose(logs["loss"], np.mean(logs["td_error"] ** 2) + 1.0, rtol=1e-5)
+    agent.act(batch[0])
+    agent.policy()(batch[0])
+
+
 @BY_RULE
 def test_an_implicit_agent_with_a_mask_equals_one_with_fewer_actions(rule):
     """Action 1 of 3 is always forbidden; the other agent has only the other two."""

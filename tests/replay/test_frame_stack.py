@@ -340,3 +340,18 @@ def test_a_mask_beside_stacked_frames_is_stored_as_it_is(mode):
         assert observation["action_mask"].shape == (4_000, 3)
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) > 40
+
+
+def test_a_mask_of_as_many_branches_as_frames_is_no_stack():
+    space = Dict(observation=Box(0, 255, (4, 2), np.uint8), mask=Box(0, 1, (4, 5), np.int8))
+    replay = ReplayBuffer(40, space, Discrete(2), frame_stack=4)
+    frames = np.arange(10, dtype=np.uint8).reshape(5, 2)
+    masks = np.random.default_rng(0).integers(2, size=(2, 4, 5)).astype(np.int8)
+    before, after = (
+        {"observation": frames[i : i + 4], "mask": mask} for i, mask in enumerate(masks)
+    )
+    replay.add(before, 0, 1.0, True, False, after)
+    observation, transition, _ = replay.sample(1)
+    for drawn, added in ((observation, before), (transition["next_observation"], after)):
+        for name, array in added.items():
+            np.testing.assert_array_equal(drawn[name][0], array)

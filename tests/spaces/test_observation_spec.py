@@ -127,3 +127,10 @@ def test_numbers_outside_a_box_are_kept_with_one_warning(space, outside):
         (array,) = layout.check("x", outside, 1)
     np.testing.assert_array_equal(array, outside)
     layout.check("x", outside, 1)
+
+
+def test_an_entry_without_numbers():
+    space = Dict(nothing=Box(0, 1, (0,), np.uint8), one=Box(0, 1, (1,), np.uint8))
+    observation = {"nothing": np.zeros((2, 0), np.uint8), "one": np.ones((2, 1), np.uint8)}
+    arrays = ObservationSpec(space).check("x", observation, 2)
+    assert [array.shape for array in arrays] == [(2, 0), (2, 1)]
