@@ -91,7 +91,9 @@ RULES = {
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)
-@pytest.mark.parametrize("where", ["inside", "around", "async"])
+@pytest.mark.parametrize(
+    "where", ["around", *(pytest.param(w, marks=pytest.mark.hard) for w in ("inside", "async"))]
+)
 def test_every_stored_mask_is_the_one_of_its_observation(mode, where):
     """Also in warm-up and evaluation no action is forbidden: the environment would raise."""
     env = environments(mode)[where]

@@ -94,7 +94,7 @@ def random_batch(branches):
 
 @BY_KIND
 @BY_RULE
-@pytest.mark.parametrize("branches", [1, 3])
+@pytest.mark.parametrize("branches", [3, pytest.param(1, marks=pytest.mark.hard)])
 def test_equal_branches_are_one_action_taken_several_times(kind, rule, branches):
     rules = {**RULES[rule], "conservative": 0.3}
     weight = np.random.default_rng(0).uniform(size=32).astype(np.float32)
@@ -186,7 +186,7 @@ def trained(env, replay, agent, updates=64, batch_size=16, epsilon=0.3):
     return agent
 
 
-@pytest.mark.parametrize("absurd", [1e6, np.nan])
+@pytest.mark.parametrize("absurd", [np.nan, pytest.param(1e6, marks=pytest.mark.hard)])
 @pytest.mark.parametrize("rule", RULES)
 def test_a_choice_that_a_branch_does_not_have_counts_nowhere(rule, absurd, tmp_path):
     env = SyncVectorEnv([Combination] * 2)

@@ -252,7 +252,7 @@ def test_atari_frames_need_no_repeated_entries():
         (images(2, 2, 2, 84, 84), 2, ValueError, "`observation_space` must have the shape"),
         (images(84, 84, 1), 0, ValueError, "`num_outputs` must be at least 1"),
         (images(84, 84, 1), 2.0, TypeError, "`num_outputs` must be an integer"),
-        (images(84, 84, 1), (2, 3, 4), ValueError, "`num_outputs` must be an integer, a tuple"),
+        (images(84, 84, 1), (2, 3, 4, 5), ValueError, "`num_outputs` must be an integer, a tuple"),
     ],
     ids=str,
 )

@@ -30,7 +30,7 @@ WRONG = {
     "x and y": ((X, np.ones(4)), r"\(shape \(4, 3\), shape \(4,\)\)"),
     "no reward": ((X, WITHOUT_REWARD), r".*a dict of \['action', 'discount', 'next_obs"),
     "sequences": ((X, columns(reward=np.ones((4, 7)))), r"`reward` of shape \(4, 7\)"),
-    "columns": ((X, columns(action=np.ones((4, 1)))), r"`action` of shape \(4, 1\)"),
+    "columns": ((X, columns(action=np.ones((4, 1, 1)))), r"`action` of shape \(4, 1, 1\)"),
 }
 
 
@@ -69,7 +69,7 @@ def test_a_stack_is_one_because_its_dataset_says_so(make_agent):
     with pytest.raises(ValueError, match="must have `num_batches` equal to `steps_per_exec"):
         agent.fit(replay.dataset(4).stacked(4), steps_per_epoch=4, verbose=0)
     mapped = replay.dataset(4).stacked(2).map(lambda *batch: batch)
-    with pytest.raises(ValueError, match=r"`action` of shape \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"`reward` of shape \(2, 4\)"):
         agent.fit(mapped, steps_per_epoch=4, verbose=0)
 
 
