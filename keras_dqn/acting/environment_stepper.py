@@ -34,8 +34,8 @@ class Step(NamedTuple):
         truncated: `[E]` bool.
         next_observation: `[E, ...]`, the real next ones: the final one where an episode ended.
         stepped: `[E]` bool, False where the environment was reset instead of stepped.
-        recorded: `[E]` float64, the returns that `RecordEpisodeStatistics` of Gymnasium recorded
-            for episodes that ended with the step, NaN elsewhere; None if there are none.
+        recorded: None, or `[E]` float64: the returns of the episodes that ended with the step, as
+            Gymnasium's `RecordEpisodeStatistics` has recorded them. NaN means not recorded.
     """
 
     observation: Any

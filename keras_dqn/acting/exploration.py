@@ -203,6 +203,8 @@ class EpsilonZGreedy(EpsilonGreedy):
 
     def _avoid_forbidden(self, q_values: np.ndarray, rng: np.random.Generator) -> None:
         """Draws another action where the repeated one is forbidden now."""
+        if not (q_values == -np.inf).any():  # an agent without a mask pays for this alone
+            return
         value = np.take_along_axis(q_values, self._action[..., None], axis=-1)
         forbidden = (value == -np.inf).reshape(len(q_values), -1).any(axis=1)
         blocked = (self._steps_left > 0) & forbidden

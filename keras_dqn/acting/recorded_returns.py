@@ -20,8 +20,9 @@ def recorded_return(info: Mapping[str, Any]) -> NDArray[np.float64] | None:
 def recorded_returns(
     info: Mapping[str, Any], ended: NDArray[np.bool_]
 ) -> NDArray[np.float64] | None:
-    """Returns those of a vector environment `[E]`, NaN where there is none, or None.
+    """Returns the recorded returns `[E]` of episodes that have ended in a vector environment.
 
+    An environment without a record has NaN. If no environment has one, the result is None.
     In mode SAME_STEP, environments of a vector environment leave it in `final_info`, and a
     wrapper around the vector environment in `info` itself.
 

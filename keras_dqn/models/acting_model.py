@@ -80,9 +80,9 @@ class ActingModel(TargetNetworkModel):
 
     def with_ends(self, transition: dict) -> dict:
         """Returns a transition with the discount 0 where no next action is allowed."""
-        mask = self.mask_of_actions(transition["next_observation"])
-        if mask is None:
+        if self.action_mask is None:
             return transition
+        mask = self.mask_of_actions(transition["next_observation"])
         some = keras.ops.any(keras.ops.cast(mask, "bool"), axis=-1)
         some = keras.ops.all(keras.ops.reshape(some, (keras.ops.shape(some)[0], -1)), axis=-1)
         return {**transition, "discount": keras.ops.where(some, transition["discount"], 0.0)}

@@ -12,7 +12,7 @@ class Rows(NamedTuple):
 
     Attributes:
         target: `[R, N]`; R is B, or B * D.
-        prediction: `[R, N]`, or what else a representation predicts.
+        prediction: `[R, ...]`, the prediction of the agent's `predict_taken`.
         weight: `[R]` or None.
         num_branches: Int, D, or None.
     """

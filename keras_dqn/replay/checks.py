@@ -32,6 +32,7 @@ class StepChecks:
         self._observation_spec = observation_spec
         self._action_spec = action_spec
         self._num_envs = num_envs
+        self._stacked = [i for i, leaf in enumerate(observation_spec.leaves) if leaf.is_stack]
 
     def step(
         self,
@@ -65,9 +66,8 @@ class StepChecks:
             "next_observation", next_observation, self._num_envs
         )
         stepped = None if where is None else self._booleans("where", where)
-        for i, leaf in enumerate(self._observation_spec.leaves):
-            if leaf.is_stack:
-                self._stacks(observations[i], next_observations[i], stepped)
+        for i in self._stacked:
+            self._stacks(observations[i], next_observations[i], stepped)
         return observations, actions, rewards, terminated, truncated, next_observations, stepped
 
     def _actions(self, action: Any) -> list:

@@ -4,6 +4,7 @@ With D branches, masks are `[E, D, A]`. The mask is a part of the observation wh
 or moved. A network gets the rest.
 """
 
+import functools
 from typing import Any
 
 import gymnasium as gym
@@ -69,6 +70,7 @@ def forbid_missing(values: NDArray, branch_sizes: tuple[int, ...] | None) -> NDA
     return np.where(existing_actions(branch_sizes), values, _FORBIDDEN)
 
 
+@functools.cache
 def existing_actions(branch_sizes: tuple[int, ...]) -> NDArray[np.bool_]:
     """Returns `[D, A]`, whether a branch has an action; A is the largest of the D sizes."""
     return np.arange(max(branch_sizes)) < np.array(branch_sizes)[:, None]

@@ -304,7 +304,10 @@ def test_the_start_may_be_set_by_hand(start):
     assert agent.get_config()["action_start"] == (1, 0, 2)
     agent.action_start = np.zeros(3)
     assert agent.action_start == 0
-    agent.action_start = (3, 3, 3)
+    agent.branch_sizes = (2, 3, 2)
+    with pytest.raises(ValueError, match="`branch_sizes` must be that of the replay buffer's"):
+        agent.check_replay(replay)
+    agent.branch_sizes, agent.action_start = None, (3, 3, 3)
     with pytest.raises(ValueError, match="`action_start` must be that of the replay buffer's"):
         agent.check_replay(replay)
 

@@ -131,7 +131,8 @@ def test_behind_a_mask_of_zeros_nothing_is_expected(kind, rule):
     assert np.isfinite(target).all()
 
 
-def test_overrides_of_one_method():
+@pytest.mark.parametrize("with_keywords", [False, True])
+def test_overrides_of_one_method(with_keywords):
     """`outputs_of` never gets the mask, and an `extra_loss` may take two arguments."""
 
     class Own(keras_dqn.DQN):
@@ -142,7 +143,11 @@ def test_overrides_of_one_method():
         def extra_loss(self, outputs, action):
             return keras.ops.ones(keras.ops.shape(action), "float32")
 
-    agent = Own(table(ACTIONS), action_mask="mask", double=True)
+    class Keywords(Own):
+        def extra_loss(self, outputs, action, **kwargs):
+            return super().extra_loss(outputs, action)
+
+    agent = (Keywords if with_keywords else Own)(table(ACTIONS), action_mask="mask", double=True)
     agent.compile(keras.optimizers.SGD(0.0), loss="mse", jit_compile=False)
     batch = masked(*masked_batch())
     logs = agent.train_on_batch(*batch, return_dict=True)
@@ -152,7 +157,8 @@ def test_overrides_of_one_method():
 
 
 @BY_RULE
-def test_an_implicit_agent_with_a_mask_equals_one_with_fewer_actions(rule):
+@ABSURD
+def test_an_implicit_agent_with_a_mask_equals_one_with_fewer_actions(rule, absurd):
     """Action 1 of 3 is always forbidden; the other agent has only the other two."""
 
     def agent_of(num_actions, key):
@@ -167,7 +173,7 @@ def test_an_implicit_agent_with_a_mask_equals_one_with_fewer_actions(rule):
         weights = [rng.normal(size=w.shape).astype(w.dtype) for w in other.get_weights()]
         other.set_weights(weights)
         wide = [
-            w if w.shape == own.shape else np.insert(w, 1, 1e6, axis=-1)
+            w if w.shape == own.shape else np.insert(w, 1, absurd, axis=-1)
             for w, own in zip(weights, one.get_weights(), strict=True)
         ]
         one.set_weights(wide)

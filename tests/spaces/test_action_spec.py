@@ -74,3 +74,8 @@ def test_a_row_without_an_allowed_action_gives_the_first():
     rng, none = np.random.default_rng(0), np.zeros((3, 4), np.int8)
     for actions in (random_actions(forbid(np.ones((3, 4)), none), rng), SPEC.sample(rng, 3, none)):
         np.testing.assert_array_equal(actions, [0, 0, 0])
+
+
+def test_a_mask_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"the shape of the action values, \(2, 3\)"):
+        forbid(np.zeros((2, 3)), np.ones(3, np.int8))
