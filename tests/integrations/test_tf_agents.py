@@ -173,6 +173,14 @@ def assert_equal_rows(drawn, expected):
 
 
 @needs_tf_agents
+def test_several_actions_at_once_are_refused():
+    spaces = gym.spaces.Box(0, 1, (1,)), gym.spaces.MultiDiscrete([2, 3])
+    with pytest.raises(
+        ValueError, match=r"`action_space` must be gymnasium\.spaces\.Discrete: traj"
+    ):
+        TFAgentsReplayBuffer(100, *spaces)
+
+
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("cls", [CountingEnv, DictCountingEnv])
 def test_every_transition_of_one_environment_can_be_drawn(cls, n_step):
