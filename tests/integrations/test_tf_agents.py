@@ -172,7 +172,6 @@ def assert_equal_rows(drawn, expected):
         assert row == pytest.approx(expected[observation], rel=1e-6), observation
 
 
-@needs_tf_agents
 def test_several_actions_at_once_are_refused():
     spaces = gym.spaces.Box(0, 1, (1,)), gym.spaces.MultiDiscrete([2, 3])
     with pytest.raises(
@@ -181,6 +180,7 @@ def test_several_actions_at_once_are_refused():
         TFAgentsReplayBuffer(100, *spaces)
 
 
+@needs_tf_agents
 @pytest.mark.parametrize("n_step", [1, 3])
 @pytest.mark.parametrize("cls", [CountingEnv, DictCountingEnv])
 def test_every_transition_of_one_environment_can_be_drawn(cls, n_step):
