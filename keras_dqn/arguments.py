@@ -97,3 +97,11 @@ def _range(minimum: float, maximum: float, above: bool) -> str:
     if math.isfinite(minimum):
         return f"{'above' if above else 'at least'} {minimum:g}"
     return "a finite number"
+
+
+def check_below(name: str, value: Any, stop: int) -> int:
+    """Returns an integer in [0, `stop`) as an int."""
+    value = check_integer(name, value, 0)
+    if value >= stop:
+        raise ValueError(f"`{name}` must be in [0, {stop}). Received: {name}={value}")
+    return value

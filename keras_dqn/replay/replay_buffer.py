@@ -6,9 +6,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.arguments import check_seed
+from keras_dqn.arguments import check_below, check_seed
 from keras_dqn.replay.blocks import Block, check_block
 from keras_dqn.replay.checks import StepChecks, check_envs, check_sampling, check_sizes
+from keras_dqn.replay.episode_block import episode_block
 from keras_dqn.replay.gather import gather, stacked
 from keras_dqn.replay.n_step import Windows
 from keras_dqn.replay.persistent_buffer import PersistentBuffer
@@ -159,6 +160,28 @@ class ReplayBuffer(PersistentBuffer):
             observation, action, reward, terminated, truncated, next_observation, where
         )
         self._rings.add(*checked)
+        self._written()
+
+    def add_episode(
+        self, observations: Any, actions: Any, rewards: Any, terminated: bool, *, env: int = 0
+    ) -> None:
+        """Stores a whole episode of T steps. If one runs in the same ring, it is cut before.
+
+        Args:
+            observations: `[T + 1, ...]` (or a dict of arrays): before each step, and the final one.
+            actions: `[T]` integer, elements of `action_space`.
+            rewards: `[T]` float, finite.
+            terminated: Bool, whether the last step terminated. If not, it counts as truncated.
+            env: Int in [0, E), the environment whose ring takes the episode. Defaults to `0`.
+
+        Raises:
+            TypeError: If `terminated` is not a bool.
+            ValueError: If sizes do not fit, or as in `add`.
+        """
+        env = check_below("env", env, self.num_envs)
+        specs = self._spec, ActionSpec(self.action_space)
+        block = episode_block(*specs, observations, actions, rewards, terminated)
+        self._rings.append_rows(block, env)
         self._written()
 
     def add_block(self, block: Block, first_env: int = 0) -> None:

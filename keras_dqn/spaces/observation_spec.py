@@ -53,8 +53,9 @@ class Leaf:
             self._expected = (num_envs, *self.shape)
         if array.shape != self._expected:
             raise ValueError(
-                f"`{argument}{self.name}` must have shape {(num_envs, *self.shape)}: the number of "
-                f"environments, then the space's shape. Received: shape={array.shape}"
+                f"`{argument}{self.name}` must have shape {(num_envs, *self.shape)}: one entry "
+                "for each environment (or step), of the space's shape. Received: "
+                f"shape={array.shape}"
             )
         if self._takes_any_value:
             return array
