@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_dqn.arguments import check_integer, check_number
+from keras_dqn.arguments import check_below, check_integer, check_number
 from keras_dqn.spaces.action_spec import ActionSpec
 from keras_dqn.spaces.observation_spec import ObservationSpec, add_axis
 
@@ -70,16 +70,35 @@ class StepChecks:
             self._stacks(observations[i], next_observations[i], stepped)
         return observations, actions, rewards, terminated, truncated, next_observations, stepped
 
-    def _actions(self, action: Any) -> list:
-        """Returns the 0-based actions, E ints or E lists of D ints."""
-        numbers = self._numbers("action", action, _INTEGER, self._action_spec.shape)
-        return self._action_spec.from_env(numbers)
+    def episode(
+        self, observations: list[NDArray], actions: Any, rewards: Any
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Checks the steps of an episode as those of E environments; E is their number.
 
-    def _rewards(self, reward: Any) -> list[float]:
+        Args:
+            observations: One `[E + 1, ...]` array per leaf, checked before.
+            actions: As in `ReplayBuffer.add_episode`.
+            rewards: As there.
+
+        Returns:
+            The 0-based actions and the rewards, `[E]` (or `[E, D]`).
+        """
+        for i in self._stacked:
+            self._stacks(observations[i][:-1], observations[i][1:], None)
+        numbers = np.array(self._actions(actions, "actions"), np.int32)
+        return numbers, np.array(self._rewards(rewards, "rewards"), np.float32)
+
+    def _actions(self, action: Any, argument: str = "action") -> list:
+        """Returns the 0-based actions, E ints or E lists of D ints."""
+        numbers = self._numbers(argument, action, _INTEGER, self._action_spec.shape)
+        return self._action_spec.from_env(numbers, argument)
+
+    def _rewards(self, reward: Any, argument: str = "reward") -> list[float]:
         """Returns the rewards, all finite in float32."""
-        rewards = self._numbers("reward", reward, _NUMBER)
+        rewards = self._numbers(argument, reward, _NUMBER)
         if not all(abs(r) <= _LARGEST_REWARD for r in rewards):  # False for NaN
-            raise ValueError(f"`reward` must be finite in float32. Received: reward={reward}")
+            received = f"{argument}={reward}"
+            raise ValueError(f"`{argument}` must be finite in float32. Received: {received}")
         return rewards
 
     def _booleans(self, argument: str, value: Any) -> list[bool]:
@@ -98,7 +117,7 @@ class StepChecks:
             raise ValueError(
                 "`next_observation` must hold the frames of `observation`, moved by one place, and "
                 "a new frame at the end: with `frame_stack` each frame is stored once. Received: "
-                f"other frames in the environments {np.flatnonzero(broken).tolist()}"
+                f"other frames in the environments (or steps) {np.flatnonzero(broken).tolist()}"
             )
 
     def _numbers(self, argument: str, value: Any, kinds: str, shape: tuple[int, ...] = ()) -> list:
@@ -106,7 +125,7 @@ class StepChecks:
         if array.shape != (self._num_envs, *shape):
             raise ValueError(
                 f"`{argument}` must have shape {(self._num_envs, *shape)}, one entry per "
-                f"environment. Received: shape={array.shape}"
+                f"environment (or step). Received: shape={array.shape}"
             )
         if array.dtype.kind not in kinds:
             raise ValueError(
@@ -147,7 +166,4 @@ def check_envs(envs: Any, num_envs: int) -> list[int]:
     """Returns a list of environments as ints, each in [0, `num_envs`)."""
     if not isinstance(envs, (list, tuple)):
         raise TypeError(f"`envs` must be a list of integers. Received: {envs=}")
-    checked = [check_integer("envs", env, 0) for env in envs]
-    if any(env >= num_envs for env in checked):
-        raise ValueError(f"`envs` must be in [0, {num_envs}). Received: {envs=}")
-    return checked
+    return [check_below("envs", env, num_envs) for env in envs]

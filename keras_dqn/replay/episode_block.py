@@ -39,15 +39,10 @@ def episode_block(
     end = TERMINATED if check_bool("terminated", terminated) else TRUNCATED
     num_steps = _num_steps(observations, actions, rewards)
     stored = spec.check("observations", observations, num_steps + 1)
-    # The steps are checked as those of T environments.
-    checks = StepChecks(spec, action_spec, num_steps)
-    before, after = spec.pack([a[:-1] for a in stored]), spec.pack([a[1:] for a in stored])
-    ends = np.zeros(num_steps, bool)
-    checked = checks.step(before, np.asarray(actions), rewards, ends, ends, after, None)
+    numbers, rewards = StepChecks(spec, action_spec, num_steps).episode(stored, actions, rewards)
     older = max((leaf.shape[0] - 1 for leaf in spec.leaves if leaf.is_stack), default=0)
     flags = [BOUNDARY] * (1 + older) + [0] * (num_steps - 1) + [end, BOUNDARY]
     filling = (older, 2)  # the final observation and the head have no action
-    numbers = np.array(checked[1], np.int32)
     return Block(
         counts=np.array([older + num_steps + 1]),
         observations=[
@@ -55,7 +50,7 @@ def episode_block(
             for array, leaf in zip(stored, spec.leaves, strict=True)
         ],
         actions=np.pad(numbers, [filling, (0, 0)][: numbers.ndim]),
-        rewards=np.pad(np.array(checked[2], np.float32), filling),
+        rewards=np.pad(rewards, filling),
         flags=np.array(flags, np.uint8),
         continues=np.zeros(1, bool),
         runs=np.zeros(1, bool),

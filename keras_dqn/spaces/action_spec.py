@@ -66,7 +66,7 @@ class ActionSpec:
         """Converts 0-based actions, an int or an array, to the actions that `env.step` takes."""
         return action + np.array(self.start) if self.shape else action + self.start
 
-    def from_env(self, action: list) -> list:
+    def from_env(self, action: list, argument: str = "action") -> list:
         """Returns 0-based actions for elements of the space.
 
         Raises:
@@ -81,7 +81,7 @@ class ActionSpec:
             actions = [a - start for a in action]
             inside = all(0 <= a < num_actions for a in actions)
         if not inside:
-            raise ValueError(f"`action` must be in {self.space}. Received: action={action}")
+            raise ValueError(f"`{argument}` must be in {self.space}. Received: {argument}={action}")
         return actions
 
     def check_values(self, values: NDArray, num_envs: int) -> None:

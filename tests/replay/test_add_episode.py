@@ -98,7 +98,39 @@ def test_files_hold_an_episode_that_was_added(tmp_path):
     spaces = gym.spaces.Discrete(9), gym.spaces.Discrete(2)
     replay = ReplayBuffer(10, *spaces, storage="memmap", directory=tmp_path / "replay")
     replay.add_episode([4, 5, 6], [0, 1], [1.0, 1.0], True)
-    assert len(ReplayBuffer.load(tmp_path / "replay")) == 2
+    loaded = ReplayBuffer.load(tmp_path / "replay")
+    assert len(loaded) == 2
+    observation, transition, _ = loaded.sample(50)
+    pairs = zip(observation.tolist(), transition["next_observation"].tolist(), strict=True)
+    assert set(pairs) == {(4, 5), (5, 6)}
+
+
+def test_entries_of_a_dict_beside_a_stack_are_stored_too():
+    frames = gym.spaces.Box(0, 255, (3, 2), np.uint8)
+    space = gym.spaces.Dict(frames=frames, number=gym.spaces.Discrete(99))
+    newest = np.array([8, 9, 10, 11, 12, 13])  # not the beginning of an episode
+    stacks = np.stack([newest[t : t + 3] for t in range(4)])
+    observations = {
+        "frames": np.repeat(stacks[:, :, None], 2, axis=2).astype(np.uint8),
+        "number": np.array([7, 8, 9, 6]),
+    }
+    episode = (observations, np.array([5, 6, 7]), np.array([1.0, 2.0, 3.0]), True)
+    ours, theirs = (
+        ReplayBuffer(20, space, ACTIONS, num_envs=2, frame_stack=3, seed=0) for _ in range(2)
+    )
+    for env in (1, 0):
+        ours.add_episode(*episode, env=env)
+        add_step_by_step(theirs, *episode, env=env)
+        assert ring(ours, env) == ring(theirs, env)
+    assert_draws_equal(ours, theirs)
+
+
+def test_numbers_outside_a_box_are_stored_with_a_warning_at_the_call():
+    replay = ReplayBuffer(10, gym.spaces.Box(-1.0, 1.0, (1,)), ACTIONS, seed=0)
+    with pytest.warns(UserWarning, match="`observations` is outside the bounds") as warned:
+        replay.add_episode([[0.0], [2.0], [0.5]], [5, 6], [0.0, 0.0], True)
+    assert warned[0].filename == __file__
+    assert set(replay.sample(50)[0].ravel()) == {0.0, 2.0}
 
 
 RIGHT = {
@@ -114,10 +146,11 @@ RIGHT = {
     [
         ({"rewards": []}, ValueError, r"`rewards` must have shape \[T\]"),
         ({"rewards": 1.0}, ValueError, r"`rewards` must have shape \[T\]"),
-        ({"rewards": [0.0, np.nan, 1.0]}, ValueError, "`reward` must be finite"),
+        ({"rewards": [0.0, np.nan, 1.0]}, ValueError, "`rewards` must be finite"),
         ({"actions": [5, 6]}, ValueError, "`actions` must have 3 entries .* Received: .2."),
-        ({"actions": [5, 6, 8]}, ValueError, "`action` must be in Discrete"),
-        ({"actions": [5.0, 6.0, 7.0]}, ValueError, "`action` must be integer"),
+        ({"actions": [5, 6, 8]}, ValueError, "`actions` must be in Discrete"),
+        ({"actions": [5.0, 6.0, 7.0]}, ValueError, "`actions` must be integer"),
+        ({"actions": [[5], [6], [7]]}, ValueError, r"`actions` must have shape \(3,\)"),
         ({"observations": np.zeros((3, 2))}, ValueError, "`observations` must have 4 entries"),
         ({"observations": np.zeros((4, 3))}, ValueError, r"`observations` must have shape \(4, 2"),
         ({"observations": np.full((4, 2), np.inf)}, ValueError, "`observations` must be finite"),
