@@ -3,7 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from test_blocks import ACTIONS, SPACES, Walk, assert_draws_equal, buffer, ring
+from walks import ACTIONS, SPACES, Walk, assert_draws_equal, buffer, ring
 
 from keras_dqn import PrioritizedReplayBuffer, ReplayBuffer
 
