@@ -19,6 +19,7 @@ NAMESPACES = (
     "keras_dqn.losses",
     "keras_dqn.networks",
     "keras_dqn.ops",
+    "keras_dqn.integrations.minari",
     "keras_dqn.integrations.ray",
     "keras_dqn.integrations.tf_agents",
 )

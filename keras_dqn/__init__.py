@@ -22,6 +22,7 @@ from keras_dqn.callbacks.soft_target_update import SoftTargetUpdate
 from keras_dqn.callbacks.training_checkpoint import TrainingCheckpoint
 from keras_dqn.models.categorical_dqn import CategoricalDQN
 from keras_dqn.models.dqn import DQN
+from keras_dqn.models.fitted_q_evaluation import FittedQEvaluation
 from keras_dqn.models.hl_gauss_dqn import HLGaussDQN
 from keras_dqn.models.implicit_quantile_dqn import ImplicitQuantileDQN
 from keras_dqn.models.munchausen import Munchausen
@@ -45,6 +46,7 @@ __all__ = [
     "EpsilonZGreedy",
     "EvaluatePolicy",
     "ExponentialSchedule",
+    "FittedQEvaluation",
     "Greedy",
     "HLGaussDQN",
     "ImplicitQuantileDQN",

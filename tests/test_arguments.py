@@ -257,6 +257,10 @@ CALLABLES = {
         keras_dqn.CategoricalDQN,
         lambda: {"network": network(), "num_atoms": 3, "v_min": -1.0, "v_max": 1.0},
     ),
+    "FittedQEvaluation": (
+        keras_dqn.FittedQEvaluation,
+        lambda: {"network": network(), "agent": keras_dqn.DQN(network()), "conservative": 0.1},
+    ),
     "HLGaussDQN": (
         keras_dqn.HLGaussDQN,
         lambda: {

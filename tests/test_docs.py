@@ -28,6 +28,7 @@ RUN = (
     "family.md",
     "index.md",
     "many-machines.md",
+    "offline.md",
     "resuming.md",
     "slow-dqn.md",
 )

@@ -5,7 +5,7 @@ import pathlib
 import re
 
 import keras_dqn
-from keras_dqn.integrations import ray, tf_agents
+from keras_dqn.integrations import minari, ray, tf_agents
 
 ROOT = pathlib.Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location("site_pages", ROOT / ".ci" / "site_pages.py")
@@ -17,7 +17,9 @@ def test_each_public_name_has_a_page_with_its_docstring():
     names = {f"keras_dqn.{name}" for name in keras_dqn.__all__}
     names |= {f"keras_dqn.integrations.tf_agents.{name}" for name in tf_agents.__all__}
     names |= {f"keras_dqn.integrations.ray.{name}" for name in ray.__all__}
-    names -= {f"keras_dqn.integrations.{name}.INSTALL_COMMAND" for name in ("ray", "tf_agents")}
+    names |= {f"keras_dqn.integrations.minari.{name}" for name in minari.__all__}
+    libraries = ("minari", "ray", "tf_agents")
+    names -= {f"keras_dqn.integrations.{name}.INSTALL_COMMAND" for name in libraries}
     names |= {f"keras_dqn.layers.{name}" for name in public_layers()}
     names |= {f"keras_dqn.losses.{name}" for name in keras_dqn.losses.__all__}
     names |= {f"keras_dqn.networks.{name}" for name in keras_dqn.networks.__all__}

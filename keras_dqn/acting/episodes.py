@@ -46,17 +46,19 @@ class Episodes:
         """Starts new episodes, after all environments were reset."""
         self._return[:] = self._length[:] = self._cut[:] = 0
 
-    def add(self, step: Step) -> None:
-        """Adds a step of all environments."""
+    def add(self, step: Step) -> list[int]:
+        """Adds a step of all environments; returns those in which an episode that counts ended."""
         self._return += step.reward * step.stepped
         self._length += step.stepped
         ended = (step.terminated | step.truncated) & step.stepped
         over = ended.copy()
         if self._max_steps is not None:
             over |= self._length >= self._max_steps
-        for e in np.flatnonzero(over & ~self._cut & (self._shares > 0)):
+        counted = np.flatnonzero(over & ~self._cut & (self._shares > 0)).tolist()
+        for e in counted:
             self.returns.append(float(self._return[e]))
             self.lengths.append(int(self._length[e]))
             self._shares[e] -= 1
         self._cut = (self._cut | over) & ~ended
         self._return[ended] = self._length[ended] = 0
+        return counted
