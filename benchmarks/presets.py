@@ -65,12 +65,43 @@ def quick_start(env_id, seed, env_steps):
     return Run(agent, data, callbacks, test_env, updates, epoch_updates=2_000, episodes=100)
 
 
-def acrobot(env_id, seed, env_steps):
-    """The quick start as C51: each step costs 1, so discounted returns lie between -100 and 0."""
+def cart_pole(env_id, seed, env_steps):
+    """The quick start with HL-Gauss (Farebrother et al., 2024), which forgets less often.
+
+    A reward of 1 for each step: discounted returns lie between 0 and 100.
+    """
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
     test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
     num_actions = int(env.single_action_space.n)
     network = keras_dqn.networks.mlp(env.single_observation_space, (num_actions, 51))
+    updates = env_steps - 1_000
+    agent = keras_dqn.HLGaussDQN(network, v_min=0.0, v_max=100.0, double=True)
+    agent.compile(adam(1e-3, updates), steps_per_execution=64)
+    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=50_000, seed=seed)
+    collect = keras_dqn.CollectTransitions(
+        env,
+        replay,
+        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.05, 10_000)),
+        warmup_steps=1_000,
+        max_env_steps=env_steps,
+        seed=seed,
+    )
+    callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.005)]
+    data = replay.dataset(batch_size=64, gamma=0.99, n_step=5)
+    return Run(agent, data, callbacks, test_env, updates, epoch_updates=2_000, episodes=100)
+
+
+def acrobot(env_id, seed, env_steps):
+    """The quick start as C51, with layer normalisation (Ba et al., 2016).
+
+    Each step costs 1, so discounted returns lie between -100 and 0.
+    """
+    env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
+    test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
+    num_actions = int(env.single_action_space.n)
+    network = keras_dqn.networks.mlp(
+        env.single_observation_space, (num_actions, 51), layer_normalization=True
+    )
     updates = env_steps - 1_000
     agent = keras_dqn.CategoricalDQN(network, v_min=-100.0, v_max=0.0, double=True)
     agent.compile(adam(1e-3, updates), steps_per_execution=64)
@@ -114,19 +145,24 @@ def mountain_car(env_id, seed, env_steps):
 
 
 def lunar_lander(env_id, seed, env_steps):
-    """The quick start with epsilon to 0.1 in 40,000 steps and a buffer of 100,000."""
+    """The quick start with HL-Gauss, layer normalisation and a buffer of 100,000.
+
+    Of the discounted returns of untrained agents the lowest are near -300.
+    """
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
     test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
     num_actions = int(env.single_action_space.n)
-    network = keras_dqn.networks.mlp(env.single_observation_space, num_actions)
+    network = keras_dqn.networks.mlp(
+        env.single_observation_space, (num_actions, 51), layer_normalization=True
+    )
     updates = env_steps - 1_000
-    agent = keras_dqn.DQN(network, double=True)
+    agent = keras_dqn.HLGaussDQN(network, v_min=-300.0, v_max=300.0, double=True)
     agent.compile(adam(1e-3, updates), steps_per_execution=64)
     replay = keras_dqn.ReplayBuffer.from_env(env, capacity=100_000, seed=seed)
     collect = keras_dqn.CollectTransitions(
         env,
         replay,
-        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.1, 40_000)),
+        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.05, 10_000)),
         warmup_steps=1_000,
         max_env_steps=env_steps,
         seed=seed,
@@ -226,10 +262,10 @@ def adam(learning_rate, updates):
     return keras.optimizers.Adam(decay, clipnorm=10.0)
 
 
-FUNCTIONS = (quick_start, acrobot, mountain_car, lunar_lander, minatar, atari)
+FUNCTIONS = (quick_start, cart_pole, acrobot, mountain_car, lunar_lander, minatar, atari)
 PRESETS = {function.__name__: function for function in FUNCTIONS}
 ENVIRONMENTS = {
-    "CartPole-v1": (quick_start, 50_000),
+    "CartPole-v1": (cart_pole, 50_000),
     "Acrobot-v1": (acrobot, 100_000),
     "MountainCar-v0": (mountain_car, 120_000),
     "LunarLander-v3": (lunar_lander, 300_000),

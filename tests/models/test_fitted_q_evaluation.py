@@ -253,7 +253,7 @@ def test_the_returns_of_three_cartpole_agents():
     ]
     agents = []
     data = keras_dqn.ReplayBuffer.from_env(env, 250_000, seed=1)
-    for updates in (500, 2_000, 6_000):
+    for updates in (200, 1_800, 6_000):
         learner.fit(
             replay.dataset(64, n_step=5), steps_per_epoch=updates, callbacks=callbacks, verbose=0
         )
