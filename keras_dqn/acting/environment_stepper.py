@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from keras_dqn.acting.env_calls import calls_of
 from keras_dqn.acting.episode_record import EpisodeRecord
 from keras_dqn.acting.exploration import Exploration
-from keras_dqn.acting.observations import batch_of, copy_of, equal, with_rows
+from keras_dqn.acting.observations import batch_of, check_all_envs, copy_of, equal, with_rows
 from keras_dqn.acting.recorded_returns import recorded_return, recorded_returns
 from keras_dqn.spaces.action_mask import check_some_allowed, mask_of
 from keras_dqn.spaces.action_spec import ActionSpec
@@ -93,6 +93,7 @@ class EnvironmentStepper:
     def _reset_all(self, seed: Any) -> None:
         observation, _ = self.env.reset(seed=seed)
         self.observation = self._own(observation)
+        check_all_envs(self.observation, self.num_envs)
         self._resetting = np.zeros(self.num_envs, bool)
 
     def step(self, action: NDArray[np.int64]) -> Step:

@@ -47,6 +47,16 @@ def with_leaves(observation: Any, leaves: Iterator[Any]) -> Any:
     return next(leaves)
 
 
+def check_all_envs(observation: Any, num_envs: int) -> None:
+    """Raises a `ValueError` unless a vector environment has observed all its environments."""
+    received = len(leaves_of(observation)[0])
+    if received != num_envs:
+        raise ValueError(
+            "`env` must step all its environments together: envpool needs `batch_size` equal to "
+            f"`num_envs`. Received: {num_envs} environments, observations of {received}"
+        )
+
+
 def equal(observation: Any, saved: Any) -> bool:
     """Returns whether an observation is equal to a saved one, which may have been through JSON."""
     if isinstance(observation, dict):
