@@ -49,8 +49,10 @@ class CollectTransitions(CollectingCallback):
             only the transitions up to this number. `epochs` is then an upper limit. Defaults to
             `None`, no limit.
         overlap: Bool, whether a second thread steps the environment while the compiled program
-            runs, instead of before it. Two cores then work at the same time. New transitions can be
-            drawn one execution later. A seed still determines the run. Defaults to `False`.
+            runs, instead of before it, and then draws the batches of the next execution. Two cores
+            work at the same time. New transitions are drawn one execution later, and priorities are
+            one execution older (not with `TrainingCheckpoint(save_freq=...)` of a number). A seed
+            still determines the run. Defaults to `False`.
         seed: Int or None. It determines the seeds of all resets and all random actions. The first
             reset gets this seed itself. Defaults to `None`.
 

@@ -195,9 +195,13 @@ class CollectingCallback(keras.callbacks.Callback):
             self._is_last = True
             num_updates = int(self._updates_left())
             num_steps = self.max_env_steps - self.collector.granted_steps
+        due = self.collector.grant(num_steps) or self._is_last
         if isinstance(self.model, ReplayTrainer):
-            hooks_of(self.model).limit_updates(num_updates)
-        if self.collector.grant(num_steps) or self._is_last:
+            hooks = hooks_of(self.model)
+            hooks.limit_updates(num_updates)
+            coming = min(updates_from(batch + num_updates, self), self._updates_left())
+            hooks.num_ahead = 0 if self._is_last else int(coming)
+        if due:
             self._refresh_policy()
             self._collect()
 

@@ -19,6 +19,7 @@ from keras_dqn.replay.replay_dataset import ReplayDataset
 from keras_dqn.saving.checkpoint_directory import CheckpointDirectory
 from keras_dqn.trainers.replicas import draws_in_advance
 from keras_dqn.trainers.resuming import FitCall, Position
+from keras_dqn.trainers.step_hooks import hooks_of
 from keras_dqn.trainers.watch import updates_from
 
 
@@ -174,6 +175,8 @@ class TrainingCheckpoint(keras.callbacks.Callback):
                 f"model={self.model}"
             )
         self._run.check_callbacks()
+        if not isinstance(self.save_freq, str):
+            hooks_of(self.model).draws_ahead = False  # such rows are in no checkpoint
         if self._resumes:
             self._run.restore_callbacks()
 

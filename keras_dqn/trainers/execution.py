@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_dqn.replay.replay_dataset import replay_dataset_of
+from keras_dqn.replay.replay_dataset import ReplayDataset, replay_dataset_of
 from keras_dqn.trainers.batch import unpack_batch, without_feedback
 from keras_dqn.trainers.stacks import (
     batch_spec,
@@ -67,7 +67,9 @@ class Execution:
             StopIteration: If there is no batch left.
             ValueError: If batches have a `key`, but nothing in `fit` takes their TD errors.
         """
-        alongside = None if self._hooks is None else self._hooks.alongside
+        alongside = None
+        if self._hooks is not None and self._hooks.alongside is not None:
+            alongside = partial(self._beside, replay_dataset_of(iterator), self._hooks)
         logs = None
         for stack in self._stacks(iterator):
             keys = self._keys(stack)
@@ -92,12 +94,10 @@ class Execution:
         else:  # Sampled directly: going through tf.data costs 0.4 ms a call.
             if dataset.num_batches is not None:  # the dataset makes stacks
                 dataset = dataset.stacked(num_batches)
-            # Batches that this execution feeds back itself are not reported as missing feedback,
-            # even if it is interrupted.
-            nobody = self._hooks is not None and self._hooks.feedback is None
-            draw = partial(dataset.draw, expects_feedback=nobody)
+            draw = partial(dataset.draw, expects_feedback=self._nobody_feeds_back)
             if dataset.num_batches is not None:
-                yield keras.tree.map_structure(tf.constant, draw())
+                drawn = None if self._hooks is None else self._hooks.take_drawn(num_batches)
+                yield _as_tensors(draw()) if drawn is None else drawn
                 return
         equal: list[Any] = []
         for _ in range(num_batches):
@@ -111,6 +111,25 @@ class Execution:
             equal.append(batch)
         if equal:
             yield stacked(equal)
+
+    @property
+    def _nobody_feeds_back(self) -> bool:
+        # Batches that this execution feeds back itself are not reported as missing feedback, even
+        # if it is interrupted.
+        return self._hooks is not None and self._hooks.feedback is None
+
+    def _beside(self, dataset: ReplayDataset | None, hooks: StepHooks) -> None:
+        """Runs what a callback wants beside the program, then draws the next execution's stack.
+
+        The stack has the rows that were collected just before. Its priorities are those before
+        this execution.
+        """
+        if hooks.alongside is not None:
+            hooks.alongside()
+        num_batches = hooks.num_ahead if hooks.draws_ahead else 0
+        if num_batches and dataset is not None and dataset.num_batches is not None:
+            stack = dataset.stacked(num_batches).draw(expects_feedback=self._nobody_feeds_back)
+            hooks.keep(num_batches, _as_tensors(stack))
 
     def _keys(self, stack: Any) -> Any:
         """Returns the keys of a stack, or None if it has none or is not trained on."""
@@ -189,6 +208,10 @@ def counted(
         return without_feedback(train_step(data), unpack_batch(data))
 
     return step
+
+
+def _as_tensors(stack: Any) -> Any:
+    return keras.tree.map_structure(tf.constant, stack)
 
 
 def _run_in_a_loop(step: Callable, stack: Any, num_batches: Any) -> tuple[dict, Any]:

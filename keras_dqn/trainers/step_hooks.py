@@ -36,6 +36,8 @@ class StepHooks:
     Attributes:
         alongside: Function of no arguments that a second thread runs during each execution, or
             None.
+        num_ahead: Int, batches that this thread then draws for the next execution; 0 for none.
+        draws_ahead: Bool, whether it may do so in this `fit`.
         feedback: Function of keys `[K, B]` and TD errors `[K, B]`, in NumPy, or None.
         in_fit: Bool, whether a `ReplayTrainer.fit` is running.
         dataset: The `ReplayDataset` that `fit` trains on, or None.
@@ -46,7 +48,10 @@ class StepHooks:
 
     def __init__(self, model: keras.Model) -> None:
         self.alongside: Callable[[], Any] | None = None
+        self.num_ahead = 0
+        self.draws_ahead = True
         self.feedback: Callable[[Any, Any], None] | None = None
+        self._drawn: tuple[int, Any] | None = None
         self._num_updates: int | None = None
         self.in_fit = False
         self.dataset: Any = None
@@ -99,6 +104,15 @@ class StepHooks:
         num_updates, self._num_updates = self._num_updates, None
         return num_updates
 
+    def keep(self, num_batches: int, stack: Any) -> None:
+        """Keeps a stack of batches that was drawn for the next execution."""
+        self._drawn = num_batches, stack
+
+    def take_drawn(self, num_batches: int) -> Any:
+        """Returns the stack that was drawn for this execution and forgets it; None if none was."""
+        drawn, self._drawn = self._drawn, None
+        return None if drawn is None or drawn[0] != num_batches else drawn[1]
+
     def remove(self, hook: Hook) -> None:
         """Removes exactly this hook object, if it is installed."""
         self._hooks = [other for other in self._hooks if other is not hook]
@@ -107,7 +121,8 @@ class StepHooks:
 
     def clear(self) -> None:
         """Removes all requests and hooks."""
-        self.alongside = self.feedback = self.dataset = self._num_updates = None
+        self.alongside = self.feedback = self.dataset = self._num_updates = self._drawn = None
+        self.num_ahead, self.draws_ahead = 0, True
         self.collectors = []
         self.diverged = ""
         self._hooks = []

@@ -1,5 +1,6 @@
 import csv
 import functools
+import threading
 
 import gymnasium as gym
 import keras
@@ -23,9 +24,11 @@ from keras_dqn import (
     ExponentialSchedule,
     Greedy,
     LinearSchedule,
+    PrioritizedReplayBuffer,
     ReplayBuffer,
     SoftTargetUpdate,
 )
+from keras_dqn.trainers.step_hooks import hooks_of
 
 MODES = [mode.value for mode in AutoresetMode]
 EVER_LONGER = 10**6
@@ -501,7 +504,7 @@ class EventReplay(ReplayBuffer):
 
     def begin(self, agent):
         self.agent = agent
-        self.events = []
+        self.events, self.sizes, self.threads = [], [], []
 
     def add(self, *args, **kwargs):
         self.events.append(("collect", int(self.agent.update_count)))
@@ -511,6 +514,8 @@ class EventReplay(ReplayBuffer):
         self.events.append(
             (f"sample {kwargs['num_batches']} x {batch_size}", int(self.agent.update_count))
         )
+        self.sizes.append(len(self))
+        self.threads.append(threading.current_thread().name)
         return super().sample(batch_size, **kwargs)
 
 
@@ -550,12 +555,90 @@ def test_order_of_events_with_overlap():
         on_train_batch_end=lambda batch, logs: held.append((len(replay), logs["env_steps"]))
     )
     fit(collect, agent, updates=4, epochs=2, callbacks=[evaluate])
-    # What is drawn is what was there before; all is there when the batch ends.
+    # The next batches are drawn beside the program, after the steps; not beyond an epoch.
     names = [name for name, _ in replay.events[3:]]
     assert names == ["sample 2 x 4", "collect", "collect"] * 4
-    samples = [count for name, count in replay.events if name == "sample 2 x 4"]
-    assert samples == [0, 2, 4, 6]
+    assert replay.sizes == [3, 5, 7, 9]
+    main = threading.main_thread().name
+    assert [name == main for name in replay.threads] == [True, False, True, False]
     assert held == [(5, 5), (7, 7), (9, 9), (11, 11)]
+
+
+@pytest.mark.parametrize(
+    ("updates", "limit", "expected"),
+    [(7, None, [4, 3]), (9, None, [4, 4, 1]), (4, None, [4]), (9, 26, [4, 2])],
+)
+def test_no_batch_is_drawn_ahead_in_vain(updates, limit, expected):
+    env = CountingEnv()
+    agent = agent_of(always(2), steps_per_execution=4)
+    replay = EventReplay.from_env(env, 100)
+    replay.begin(agent)
+    collect = CollectTransitions(
+        env, replay, exploration=Greedy(), warmup_steps=20, max_env_steps=limit, overlap=True
+    )
+    fit(collect, agent, updates=updates)
+    drawn = [name for name, _ in replay.events if name.startswith("sample")]
+    assert drawn == [f"sample {n} x 4" for n in expected]
+
+
+def test_a_stack_of_an_interrupted_fit_is_not_used():
+    class Interrupts(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    env = CountingEnv()
+    agent = agent_of(always(2), steps_per_execution=4)
+    replay = EventReplay.from_env(env, 100)
+    replay.begin(agent)
+    collect = CollectTransitions(env, replay, exploration=Greedy(), warmup_steps=20, overlap=True)
+    with pytest.raises(KeyboardInterrupt):
+        fit(collect, agent, updates=8, callbacks=[Interrupts()])
+    assert replay.sizes == [20, 24]
+    fit(collect, agent, updates=4)
+    assert replay.sizes == [20, 24, 24]
+
+
+def test_rows_drawn_ahead_are_those_that_would_have_been_drawn():
+    weights = []
+    for ahead in (True, False):
+        keras.utils.set_random_seed(1)
+        collect = collector(gym.make("CartPole-v1"), seed=3, warmup_steps=20, overlap=True)
+        agent, start = learning_agent()
+        agent.set_weights(start)
+        allow = keras.callbacks.LambdaCallback(
+            on_train_batch_begin=lambda batch, logs, agent=agent, ahead=ahead: setattr(
+                hooks_of(agent), "draws_ahead", ahead
+            )
+        )
+        fit(collect, agent, updates=24, callbacks=[allow])
+        weights.append(agent.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(weights[0][0], start[0])
+
+
+def test_priorities_are_one_execution_older_with_overlap():
+    class Prioritized(PrioritizedReplayBuffer):
+        def sample(self, batch_size, **kwargs):
+            events.append("sample")
+            return super().sample(batch_size, **kwargs)
+
+        def update_priorities(self, keys, td_error):
+            events.append("feedback")
+            super().update_priorities(keys, td_error)
+
+    orders = {}
+    for overlap in (False, True):
+        events = []
+        env = CountingEnv()
+        replay = Prioritized.from_env(env, 100)
+        collect = CollectTransitions(
+            env, replay, exploration=Greedy(), warmup_steps=20, overlap=overlap
+        )
+        fit(collect, agent_of(always(2), steps_per_execution=2), updates=6)
+        orders[overlap] = events
+    assert orders[False] == ["sample", "feedback"] * 3
+    assert orders[True] == ["sample", "sample", "feedback", "sample", "feedback", "feedback"]
 
 
 def test_overlap_acts_with_the_weights_from_before_the_execution():
