@@ -35,7 +35,7 @@ RUN = (
 
 # A block that imports one of them is compiled only: the games are no extra, and the tests of
 # exported programs are in tests/acting/test_export.py.
-NOT_RUN = {"ale_py", "minatar", "onnxruntime", "ai_edge_litert"}
+NOT_RUN = {"ale_py", "envpool", "minatar", "onnxruntime", "ai_edge_litert"}
 
 
 class ShortRun(ast.NodeTransformer):

@@ -89,7 +89,7 @@ class CollectTransitions(CollectingCallback):
         )
         self.env = env
         self.exploration = exploration
-        self.overlap = check_bool("overlap", overlap)
+        self.overlap = self._draws_ahead = check_bool("overlap", overlap)
         self.seed = seed
 
     @property

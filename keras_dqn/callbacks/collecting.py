@@ -67,6 +67,7 @@ class CollectingCallback(keras.callbacks.Callback):
     """
 
     collector: Any
+    _draws_ahead = False
 
     def __init__(
         self,
@@ -199,8 +200,10 @@ class CollectingCallback(keras.callbacks.Callback):
         if isinstance(self.model, ReplayTrainer):
             hooks = hooks_of(self.model)
             hooks.limit_updates(num_updates)
-            coming = min(updates_from(batch + num_updates, self), self._updates_left())
-            hooks.num_ahead = 0 if self._is_last else int(coming)
+            hooks.num_ahead = 0
+            if self._draws_ahead and not self._is_last and len(hooks.collectors) == 1:
+                coming = updates_from(batch + num_updates, self)
+                hooks.num_ahead = int(min(coming, self._updates_left()))
         if due:
             self._refresh_policy()
             self._collect()

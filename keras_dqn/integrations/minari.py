@@ -1,18 +1,21 @@
 """Reads Minari datasets into a `ReplayBuffer`, and records an agent's episodes as a dataset."""
 
 import copy
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import gymnasium as gym
 import keras
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from keras_dqn.acting.environment_stepper import EnvironmentStepper, Step
 from keras_dqn.acting.episodes import Episodes
 from keras_dqn.acting.exploration import Exploration, Greedy
 from keras_dqn.acting.observations import leaves_of, with_leaves
-from keras_dqn.acting.policy import policy_of
+from keras_dqn.acting.policy import Policy, policy_of
 from keras_dqn.arguments import check_integer, check_seed, check_type
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.spaces.env_spaces import Environment
@@ -65,11 +68,22 @@ def load(
     if isinstance(dataset, str):
         dataset = _local(dataset)
     check_type("dataset", dataset, minari.MinariDataset, "the id of a dataset or a MinariDataset")
+    if not (isinstance(buffer_class, type) and issubclass(buffer_class, ReplayBuffer)):
+        raise TypeError(
+            "`buffer_class` must be ReplayBuffer or PrioritizedReplayBuffer. Received: "
+            f"{buffer_class=}"
+        )
+    if "num_envs" in kwargs:
+        raise TypeError(
+            "`num_envs` must not be given: all episodes go into one ring. Received: "
+            f"num_envs={kwargs['num_envs']}"
+        )
     if not dataset.total_episodes:
         raise ValueError(f"`dataset` must have an episode. Received: {dataset.id} with none")
     if capacity is None:
         # A final observation and the older frames of a first stack take rows too.
-        rows = dataset.total_episodes * (kwargs.get("frame_stack") or 1)
+        stack = 1 if kwargs.get("frame_stack") is None else kwargs["frame_stack"]
+        rows = dataset.total_episodes * check_integer("frame_stack", stack)
         capacity = dataset.total_steps + rows + 1
     spaces = dataset.observation_space, dataset.action_space
     replay = buffer_class(capacity, *spaces, **kwargs)
@@ -113,8 +127,8 @@ def record(
             `jpeg_encoding` is True.
 
     Returns:
-        The `minari.MinariDataset`. Its `recover_environment` makes one environment again, unless
-        `gymnasium.make_vec` has wrapped it.
+        The `minari.MinariDataset`. Its `recover_environment` works for environments of
+        `gymnasium.make`, and of `make_vec` if `make` gives the same observations without wrappers.
 
     Raises:
         TypeError: If an argument has another type.
@@ -125,12 +139,18 @@ def record(
     check_integer("episodes", episodes)
     if max_episode_steps is not None:
         check_integer("max_episode_steps", max_episode_steps)
-    rng = np.random.default_rng(check_seed(seed))
+    # Gymnasium makes a generator from the seed itself. This one must differ from it.
+    rng = np.random.default_rng(np.random.SeedSequence(check_seed(seed), spawn_key=(1,)))
     policy, stepper = policy_of(model), EnvironmentStepper(env, "record")
     stepper.reset(seed)
     counted = Episodes(stepper.num_envs, episodes, max_episode_steps)
     spaces = {"observation_space": stepper.observation_space, "action_space": stepper.action_space}
-    metadata = {"env": _made_of(env), **spaces, "jpeg_encoding": False, **metadata}
+    metadata = {
+        "env": _made_of(env, stepper.observation_space),
+        **spaces,
+        "jpeg_encoding": False,
+        **metadata,
+    }
     dataset = minari.create_dataset_from_buffers(dataset_id, [], **metadata)
     try:
         waiting: list[EpisodeBuffer] = []
@@ -147,12 +167,19 @@ def record(
 
 
 def _episodes(
-    stepper: EnvironmentStepper, counted: Episodes, *acting: Any
+    stepper: EnvironmentStepper,
+    counted: Episodes,
+    policy: Policy,
+    exploration: Exploration,
+    rng: np.random.Generator,
 ) -> Iterator[EpisodeBuffer]:
     """Plays the episodes that count; each comes when it ends."""
     steps: list[list[Step]] = [[] for _ in range(stepper.num_envs)]  # of the running episodes
+    num_steps = 0
     while not counted.done:
-        step = stepper.step_with(*acting)
+        exploration.update(num_steps, len(counted.returns))
+        step = stepper.step_with(policy, exploration, rng)
+        num_steps += int(step.stepped.sum())
         for e in np.flatnonzero(step.stepped).tolist():
             steps[e].append(step)
         for e in counted.add(step):
@@ -195,13 +222,21 @@ def _episode(steps: list[Step], env: int) -> EpisodeBuffer:
     )
 
 
-def _made_of(env: Environment) -> Any:
-    """Returns what `recover_environment` makes again: for a vector environment, one of it."""
+def _made_of(env: Environment, observation_space: gym.Space) -> Any:
+    """Returns what `recover_environment` makes again, or None: one of a vector environment."""
     if not isinstance(env, VectorEnv):
         return env
-    if env.spec is None or "wrappers" in env.spec.kwargs:
+    if not isinstance(env.spec, EnvSpec) or "wrappers" in env.spec.kwargs:
         return None
     spec = copy.deepcopy(env.spec)
-    for name in ("num_envs", "vectorization_mode", "vector_kwargs", "max_episode_steps"):
+    limit = spec.kwargs.pop("max_episode_steps", None)
+    spec.max_episode_steps = limit or spec.max_episode_steps
+    for name in ("num_envs", "vectorization_mode", "vector_kwargs"):
         spec.kwargs.pop(name, None)
-    return spec
+    try:
+        made = gym.make(spec)
+    except Exception as error:
+        warnings.warn(f"`recover_environment` will make no environment: {error}", stacklevel=3)
+        return None
+    made.close()
+    return spec if made.observation_space == observation_space else None

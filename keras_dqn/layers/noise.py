@@ -26,6 +26,16 @@ def drawing() -> Iterator[None]:
         _draws.reset(token)
 
 
+@contextmanager
+def not_drawing() -> Iterator[None]:
+    """Makes random layers not draw, also inside `drawing`."""
+    token = _draws.set(False)
+    try:
+        yield
+    finally:
+        _draws.reset(token)
+
+
 def is_drawing() -> bool:
     """Returns whether the code runs inside `drawing`."""
     return _draws.get()

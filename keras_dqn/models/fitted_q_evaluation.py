@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from keras_dqn import ops
 from keras_dqn.arguments import check_type
 from keras_dqn.backend import compiled
+from keras_dqn.layers.noise import not_drawing
 from keras_dqn.models.acting_model import ActingModel
 from keras_dqn.models.dqn import DQN
+from keras_dqn.replay.replay_dataset import ReplayDataset
 
 
 @keras.saving.register_keras_serializable(package="keras_dqn")
@@ -38,8 +40,9 @@ class FittedQEvaluation(DQN):
 
     Raises:
         TypeError: If `agent` is not a `DQN`.
-        ValueError: If `agent` is not built or its network is `network`, or with `double` or
-            `munchausen`, which choose other actions; in training, if its number of actions differs.
+        ValueError: If `agent` is not built or shares weights with `network`, or with `double` or
+            `munchausen`, which choose other actions. In training, if the numbers of actions differ,
+            or the data has windows of several steps.
 
     Example:
     >>> network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
@@ -61,13 +64,14 @@ class FittedQEvaluation(DQN):
                 "`double` and `munchausen` must not be given: the next action is the agent's. "
                 f"Received: double={self.double}, munchausen={self.munchausen}"
             )
-        if agent.network is network:
-            raise ValueError(
-                "`network` must not be the network of `agent`, which is not trained. Received: "
-                f"{network=}"
-            )
         if not agent.network.built:
             raise ValueError(f"`agent` must be built, as it is after training. Received: {agent=}")
+        own = {id(variable) for variable in network.variables}
+        if any(id(variable) in own for variable in agent.variables):
+            raise ValueError(
+                "`network` must share no weight with `agent`, which is not trained. Received: "
+                f"{network=}"
+            )
         self.agent = agent
 
     def get_config(self) -> dict:
@@ -85,7 +89,8 @@ class FittedQEvaluation(DQN):
     def choose_next_action(self, next_outputs: Any, next_observation: Any) -> Any:
         """Returns the greedy actions of the agent, `[B]` integer."""
         agent = self.agent
-        outputs = agent.outputs_of(agent.network, agent.inputs_of(next_observation))
+        with not_drawing():  # it acts as `agent.act` does
+            outputs = agent.outputs_of(agent.network, agent.inputs_of(next_observation))
         values = agent.allowed_values(outputs, next_observation)
         shape, own = values.shape[1:], self.q_values(next_outputs).shape[1:]
         if shape != own:
@@ -94,6 +99,15 @@ class FittedQEvaluation(DQN):
                 f"{own}, those of the agent {shape}"
             )
         return ops.greedy_action(values)
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains the model, as `DQN.fit` does; raises a `ValueError` for `n_step` above 1."""
+        if isinstance(x, ReplayDataset) and x.n_step != 1:
+            raise ValueError(
+                "`n_step` must be 1: the later actions of a window are not the agent's. "
+                f"Received: n_step={x.n_step}"
+            )
+        return super().fit(x, *args, **kwargs)
 
     def default_loss(self) -> keras.losses.Loss:
         """Returns the squared error: Huber's loss would learn less than the mean of returns."""

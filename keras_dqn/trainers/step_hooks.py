@@ -68,6 +68,7 @@ class StepHooks:
     def one_fit(self) -> Iterator[None]:
         """Removes all requests when `fit` ends, also if it was interrupted."""
         self.in_fit = True
+        self._drawn = None
         try:
             yield
         finally:

@@ -111,3 +111,16 @@ def test_cartpole_of_envpool_is_collected_evaluated_and_trained_on():
     ).history
     assert 160 < history["env_steps"][0] == len(replay) <= 164
     assert history["val_return"][0] >= 8.0
+
+
+@pytest.mark.filterwarnings("ignore:`.*` is set to None:UserWarning")
+@pytest.mark.filterwarnings("ignore:env_spec is None:UserWarning")
+def test_episodes_of_envpool_are_recorded(tmp_path, monkeypatch):
+    pytest.importorskip("minari")
+    from keras_dqn.integrations.minari import load, record
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env = envpool_of("CartPole-v1", num_envs=2, seed=0)
+    model = keras_dqn.networks.mlp(env.single_observation_space, 2)
+    dataset = record(model, env, "own/pool-v0", episodes=4)
+    assert len(load(dataset)) == dataset.total_steps > 20

@@ -599,10 +599,21 @@ def test_a_stack_of_an_interrupted_fit_is_not_used():
 
 
 def test_rows_drawn_ahead_are_those_that_would_have_been_drawn():
+    class Threads(ReplayBuffer):
+        def sample(self, *args, **kwargs):
+            threads.add(threading.current_thread() is threading.main_thread())
+            return super().sample(*args, **kwargs)
+
     weights = []
     for ahead in (True, False):
+        threads = set()
         keras.utils.set_random_seed(1)
-        collect = collector(gym.make("CartPole-v1"), seed=3, warmup_steps=20, overlap=True)
+        env = gym.make("CartPole-v1")
+        replay = Threads.from_env(env, 1_000, seed=2)
+        explore = EpsilonGreedy(0.5)
+        collect = CollectTransitions(
+            env, replay, exploration=explore, seed=3, warmup_steps=20, overlap=True
+        )
         agent, start = learning_agent()
         agent.set_weights(start)
         allow = keras.callbacks.LambdaCallback(
@@ -612,9 +623,32 @@ def test_rows_drawn_ahead_are_those_that_would_have_been_drawn():
         )
         fit(collect, agent, updates=24, callbacks=[allow])
         weights.append(agent.get_weights())
+        assert threads == ({True, False} if ahead else {True})
     for a, b in zip(*weights, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(weights[0][0], start[0])
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_nothing_is_drawn_ahead_for_other_functions_or_two_collectors(overlap):
+    agent = agent_of(always(2), steps_per_execution=4)
+    replay = EventReplay.from_env(counting_vector(MODES[0]), 100)
+    replay.begin(agent)
+    collects = [
+        CollectTransitions(
+            counting_vector(MODES[0]),
+            replay,
+            exploration=Greedy(),
+            warmup_steps=20,
+            overlap=overlap and one,
+        )
+        for one in ((True, False) if overlap else (True,))
+    ]
+    beside = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: None if overlap else agent.run_alongside(lambda: None)
+    )
+    fit(collects[0], agent, updates=16, callbacks=[*collects[1:], beside])
+    assert set(replay.threads) == {threading.main_thread().name}
 
 
 def test_priorities_are_one_execution_older_with_overlap():

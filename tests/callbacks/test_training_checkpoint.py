@@ -38,9 +38,11 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(env, overlap, tmp_pat
     assert len(run.history.epoch) == 4
 
 
-def test_a_run_continues_in_the_middle_of_an_epoch(tmp_path):
+@pytest.mark.parametrize("overlap", [False, True], ids=["", "overlap"])
+def test_a_run_continues_in_the_middle_of_an_epoch(overlap, tmp_path):
     def make(anew=False):
-        return make_run(env=MODES[0], prioritized=True, metrics=("mse",), anew=anew)
+        kwargs = {"metrics": ("mse",), "anew": anew, "overlap": overlap}
+        return make_run(env=MODES[0], prioritized=True, **kwargs)
 
     expected = train(make(), tmp_path / "whole", save_freq=10_000)
     for executions in (3, 3, 4, 7):

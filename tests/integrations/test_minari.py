@@ -169,6 +169,21 @@ def test_what_cannot_be_loaded_is_refused(dataset, error, message):
         load(dataset())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"buffer_class": 3}, "`buffer_class` must be ReplayBuffer or Prioritized.* Received: .*3"),
+        ({"num_envs": 2}, "`num_envs` must not be given: .* Received: num_envs=2"),
+        ({"frame_stack": "x"}, "`frame_stack` must be an integer"),
+        ({"capacity": "x"}, "`capacity` must be an integer"),
+    ],
+)
+def test_wrong_arguments_of_load_are_refused(arguments, match):
+    dataset = written([episode_of(counted([1, 2, 3]))])
+    with pytest.raises(TypeError, match=match):
+        load(dataset, **arguments)
+
+
 def q_network(num_actions=3):
     """Values that grow with the action: the greedy action is the last one."""
     bias = keras.initializers.Constant(np.arange(num_actions))
@@ -229,6 +244,15 @@ def test_an_episode_that_is_cut_counts_as_truncated():
     assert firsts == [0, 4]
 
 
+def test_a_schedule_counts_the_steps_of_the_recording():
+    explore = keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.0, 200))
+    env = CountingEnv(lengths=(20,))
+    record(q_network(), env, "own/count-v0", episodes=20, exploration=explore, seed=0)
+    actions = [row.action for row in env.rows]
+    assert len(set(actions[:50])) == 3
+    assert set(actions[200:]) == {2}
+
+
 def test_many_steps_are_written_in_several_goes():
     env = CountingEnv(lengths=(400,))
     dataset = record(q_network(), env, "own/count-v0", episodes=7)
@@ -283,6 +307,9 @@ def test_the_environment_can_be_recovered():
         recovered = dataset.recover_environment()
         assert recovered.spec.id == "CartPole-v1"
         assert recovered.unwrapped._sutton_barto_reward
+    limited = gym.make_vec("CartPole-v1", 2, "vector_entry_point", max_episode_steps=50)
+    dataset = record(cartpole_model(), limited, "own/pole-v3", episodes=2)
+    assert dataset.recover_environment().spec.max_episode_steps == 50
     wrapped = gym.make_vec(
         "CartPole-v1",
         num_envs=2,

@@ -7,6 +7,7 @@ import pytest
 
 import keras_dqn
 from keras_dqn import FittedQEvaluation, HLGaussDQN
+from keras_dqn.layers.noise import drawing
 
 GAMMA = 0.5
 SPACES = gym.spaces.Discrete(4), gym.spaces.Discrete(2)
@@ -149,6 +150,8 @@ def test_the_agent_is_not_trained(trainable):
 
 def test_it_is_saved_with_its_agent(tmp_path):
     agent = keras_dqn.DQN(mlp())
+    agent.compile(keras.optimizers.Adam(0.01))
+    train(agent)
     evaluation = FittedQEvaluation(mlp(), agent=agent)
     evaluation.compile(keras.optimizers.Adam(0.01))
     train(evaluation)
@@ -205,7 +208,12 @@ AGENT = keras_dqn.DQN(mlp())
     [
         ({"agent": AGENT.network}, TypeError, "`agent` must be a DQN"),
         ({"agent": unbuilt()}, ValueError, "`agent` must be built"),
-        ({"agent": AGENT, "network": AGENT.network}, ValueError, "`network` must not be"),
+        ({"agent": AGENT, "network": AGENT.network}, ValueError, "`network` must share no weight"),
+        (
+            {"agent": AGENT, "network": AGENT.target_network},
+            ValueError,
+            "`network` must share no weight",
+        ),
         ({"agent": AGENT, "double": True}, ValueError, "`double` and `munchausen` must not"),
         (
             {"agent": AGENT, "munchausen": keras_dqn.Munchausen()},
@@ -217,6 +225,39 @@ AGENT = keras_dqn.DQN(mlp())
 def test_what_cannot_be_evaluated_is_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         FittedQEvaluation(**{"network": mlp(), **arguments})
+
+
+def test_windows_of_several_steps_are_refused():
+    evaluation = FittedQEvaluation(mlp(), agent=AGENT)
+    evaluation.compile()
+    space = gym.spaces.Box(-1.0, 1.0, (3,))
+    replay = keras_dqn.ReplayBuffer(100, space, gym.spaces.Discrete(2), seed=0)
+    with pytest.raises(ValueError, match=r"`n_step` must be 1: .* Received: n_step=3"):
+        evaluation.fit(replay.dataset(16, n_step=3), steps_per_epoch=1)
+
+
+def random_agents():
+    noisy = [
+        keras.Input((3,)),
+        keras.layers.Dense(8, "relu"),
+        keras_dqn.layers.NoisyDense(2, sigma0=5.0),
+    ]
+    yield keras_dqn.DQN(keras.Sequential(noisy))
+    torso = keras.Sequential([keras.Input((3,)), keras.layers.Dense(8, "relu")])
+    yield keras_dqn.ImplicitQuantileDQN(torso, keras.layers.Dense(2), risk=lambda tau: tau**4)
+
+
+@pytest.mark.parametrize("agent", list(random_agents()), ids=["noisy", "implicit"])
+def test_the_agent_acts_without_noise_also_where_networks_draw(agent):
+    evaluation = FittedQEvaluation(mlp(), agent=agent)
+    observation = np.random.default_rng(1).uniform(-1.0, 1.0, (500, 3)).astype(np.float32)
+    outputs = evaluation(observation)
+    state = agent.get_state()["variables"]
+    with drawing():
+        chosen = evaluation.choose_next_action(outputs, observation)
+    np.testing.assert_array_equal(chosen, agent.act(observation))
+    for a, b in zip(state, agent.get_state()["variables"], strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_network_with_other_actions_is_refused():
