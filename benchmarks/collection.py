@@ -111,13 +111,16 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--envs", type=int, nargs="+", default=[1, 8, 64, 256])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="default: all")
+    parser.add_argument("--names", nargs="+", choices=ENVIRONMENTS, default=list(ENVIRONMENTS))
     parser.add_argument("--rounds", type=int, default=3, help="in turns (default 3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement (default 2)")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # of envpool: about seeds, and precisions of its spaces
-    for name, (make, packages) in ENVIRONMENTS.items():
-        found = {kind: [] for kind in KINDS}
-        for kind in list(found):
+    for name in args.names:
+        make, packages = ENVIRONMENTS[name]
+        found = {kind: [] for kind in args.kinds}
+        for kind in args.kinds:
             needed = [*packages, "envpool"] if kind == "envpool" else packages
             missing = [package for package in needed if importlib.util.find_spec(package) is None]
             if missing:
