@@ -20,7 +20,7 @@ from keras_dqn.arguments import check_integer, check_seed, check_type
 from keras_dqn.replay.replay_buffer import ReplayBuffer
 from keras_dqn.spaces.env_spaces import Environment
 
-INSTALL_COMMAND = 'python -m pip install "minari[hdf5]"'
+INSTALL_COMMAND = 'python -m pip install "minari[hdf5]" pillow'
 _STEPS_AT_ONCE = 1_000  # that `record` keeps in memory before it writes them
 
 try:
