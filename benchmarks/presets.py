@@ -147,7 +147,7 @@ def mountain_car(env_id, seed, env_steps):
 def lunar_lander(env_id, seed, env_steps):
     """The quick start with HL-Gauss, layer normalisation and a buffer of 100,000.
 
-    Of the discounted returns of untrained agents the lowest are near -300.
+    Targets outside of -300 to 300 are clipped.
     """
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
     test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")

@@ -96,7 +96,8 @@ class EvaluatePolicy(keras.callbacks.Callback):
         """
         policy = self._policy_of(model)
         exploration = self.exploration or Greedy()
-        rng = np.random.default_rng(self.seed)
+        # Gymnasium makes a generator from the seed itself. This one must differ from it.
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1,)))
         self._stepper.reset(self.seed)
         episodes = Episodes(self._stepper.num_envs, self.episodes, self.max_episode_steps)
         while not episodes.done:

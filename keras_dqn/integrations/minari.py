@@ -93,7 +93,7 @@ def load(
                 "`dataset` must have episodes that end with their last step. Received: episode "
                 f"{episode.id} of {len(episode.rewards)} steps, with an end before"
             )
-        terminated = bool(episode.terminations[-1])
+        terminated = bool(episode.terminations.any())
         replay.add_episode(episode.observations, episode.actions, episode.rewards, terminated)
     return replay
 

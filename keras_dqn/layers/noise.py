@@ -17,19 +17,9 @@ _given: ContextVar[Callable | None] = ContextVar("given", default=None)
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
-    """Makes random layers draw in each call, whatever `training` is."""
-    token = _draws.set(True)
-    try:
-        yield
-    finally:
-        _draws.reset(token)
-
-
-@contextmanager
-def not_drawing() -> Iterator[None]:
-    """Makes random layers not draw, also inside `drawing`."""
-    token = _draws.set(False)
+def drawing(draws: bool = True) -> Iterator[None]:
+    """Makes random layers draw in each call, whatever `training` is, or in none if it is False."""
+    token = _draws.set(draws)
     try:
         yield
     finally:

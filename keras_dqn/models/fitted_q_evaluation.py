@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from keras_dqn import ops
 from keras_dqn.arguments import check_type
 from keras_dqn.backend import compiled
-from keras_dqn.layers.noise import not_drawing
+from keras_dqn.layers.noise import drawing
 from keras_dqn.models.acting_model import ActingModel
 from keras_dqn.models.dqn import DQN
 from keras_dqn.replay.replay_dataset import ReplayDataset
@@ -89,7 +89,7 @@ class FittedQEvaluation(DQN):
     def choose_next_action(self, next_outputs: Any, next_observation: Any) -> Any:
         """Returns the greedy actions of the agent, `[B]` integer."""
         agent = self.agent
-        with not_drawing():  # it acts as `agent.act` does
+        with drawing(False):  # it acts as `agent.act` does
             outputs = agent.outputs_of(agent.network, agent.inputs_of(next_observation))
         values = agent.allowed_values(outputs, next_observation)
         shape, own = values.shape[1:], self.q_values(next_outputs).shape[1:]
@@ -125,7 +125,8 @@ class FittedQEvaluation(DQN):
         Returns:
             `[B]` float32.
         """
-        self.build_for(keras.tree.map_structure(np.asarray, observation))
+        observation = keras.tree.map_structure(np.asarray, observation)
+        self.build_for(observation)
         return self._compiled_value(observation).numpy()
 
     @cached_property

@@ -321,6 +321,30 @@ def test_the_environment_can_be_recovered():
         dataset.recover_environment()
 
 
+def test_an_environment_that_cannot_be_recovered_is_not_written():
+    class Fails:
+        def __init__(self):
+            raise OSError("no such game")
+
+    def several(num_envs):
+        return SyncVectorEnv([CountingEnv] * num_envs)
+
+    def pole():
+        return gym.make("CartPole-v1")
+
+    for name, single in {"Fails-v0": Fails, "Differs-v0": pole}.items():
+        gym.register(name, single, vector_entry_point=several)
+    try:
+        env = gym.make_vec("Fails-v0", num_envs=2)
+        with pytest.warns(UserWarning, match="`recover_environment` will make no .*no such game"):
+            dataset = record(q_network(), env, "own/count-v0", episodes=2)
+        assert dataset.env_spec is None
+        env = gym.make_vec("Differs-v0", num_envs=2)
+        assert record(q_network(), env, "own/count-v1", episodes=2).env_spec is None
+    finally:
+        del gym.registry["Fails-v0"], gym.registry["Differs-v0"]
+
+
 def test_an_interrupted_recording_keeps_what_it_has_written(monkeypatch):
     class Breaks(CountingEnv):
         def step(self, action):
