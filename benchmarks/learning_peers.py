@@ -130,9 +130,10 @@ def learn(model, env_id, seed, env_steps, rows):
 
 
 def minatar_dqn(env_id, seed, env_steps, rows):
-    import minatar
+    import minatar.gym
     import torch
 
+    minatar.gym.register_envs()
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     random.seed(seed)
@@ -143,7 +144,8 @@ def minatar_dqn(env_id, seed, env_steps, rows):
     program.NUM_FRAMES = env_steps
     name = env_id.removeprefix("MinAtar/").removesuffix("-v0")
     name = "space_invaders" if name == "SpaceInvaders" else name.lower()
-    env = minatar.Environment(name, random_seed=seed)
+    env = minatar.Environment(name)
+    env.seed(seed)
     with tempfile.TemporaryDirectory() as folder:
         output = os.path.join(folder, "run")
         program.dqn(env, False, False, output)
@@ -153,7 +155,8 @@ def minatar_dqn(env_id, seed, env_steps, rows):
 
     @torch.no_grad()
     def act(observation):
-        return network(torch.tensor(observation).permute(0, 3, 1, 2).float()).argmax(1).numpy()
+        channels_first = torch.tensor(observation.transpose(0, 3, 1, 2).copy()).float()
+        return network(channels_first).argmax(1).numpy()
 
     rows.add(env_steps, mean_return(env_id, act, 100, seed + 2_000, 10_000), final=1)
 
