@@ -325,7 +325,12 @@ CALLABLES = {
     ),
     "nature_cnn": (
         keras_dqn.networks.nature_cnn,
-        lambda: {"observation_space": FRAMES, "num_outputs": 2, "hidden_units": 4},
+        lambda: {
+            "observation_space": FRAMES,
+            "num_outputs": 2,
+            "hidden_units": 4,
+            "layer_normalization": False,
+        },
     ),
     "impala_cnn": (
         keras_dqn.networks.impala_cnn,
@@ -340,7 +345,12 @@ CALLABLES = {
     ),
     "minatar_cnn": (
         keras_dqn.networks.minatar_cnn,
-        lambda: {"observation_space": FRAMES, "num_outputs": 2, "hidden_units": 4},
+        lambda: {
+            "observation_space": FRAMES,
+            "num_outputs": 2,
+            "hidden_units": 4,
+            "layer_normalization": False,
+        },
     ),
     "PriorityFeedback": (
         keras_dqn.PriorityFeedback,

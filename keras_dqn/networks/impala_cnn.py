@@ -8,7 +8,7 @@ from keras_dqn.networks.adaptive_pooling import adaptive_max_pooling
 from keras_dqn.networks.inputs_and_outputs import (
     CHANNELS_LAST,
     apply,
-    hidden_layer,
+    hidden_layers,
     image_input,
     output_layers,
 )
@@ -97,7 +97,7 @@ def impala_cnn(
         x = apply(adaptive_max_pooling(x.shape[1], x.shape[2], size), x)
     x = keras.layers.Flatten()(x)
     if hidden_units is not None:
-        x = hidden_layer(hidden_units)(x)
+        x = apply(hidden_layers(hidden_units), x)
     return keras.Model(inputs, apply(output_layers(num_outputs), x))
 
 

@@ -5,13 +5,14 @@ The first layers turn observations `[B, ...]` of a space into floats. The last l
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import keras
 import numpy as np
 
-from keras_dqn.arguments import check_integer, check_type
+from keras_dqn.arguments import check_bool, check_integer, check_type
 
 # Convolutions run on a CPU in this layout alone, so `keras.config` does not choose it.
 CHANNELS_LAST = {"data_format": "channels_last"}
@@ -87,9 +88,14 @@ def output_layers(num_outputs: int | tuple[int, ...] | None) -> list[keras.layer
     return [keras.layers.Dense(math.prod(shape)), keras.layers.Reshape(shape)]
 
 
-def hidden_layer(units: Any) -> keras.layers.Layer:
-    """Returns the Dense layer with ReLU that follows the convolutions."""
-    return keras.layers.Dense(check_integer("hidden_units", units), activation="relu")
+def hidden_layers(
+    units: Any, layer_normalization: Any = False, activation: str | Callable = "relu"
+) -> list[keras.layers.Layer]:
+    """Returns a Dense layer and its activation, with `LayerNormalization` in between if asked."""
+    layers = [keras.layers.Dense(check_integer("hidden_units", units))]
+    if check_bool("layer_normalization", layer_normalization):
+        layers.append(keras.layers.LayerNormalization())
+    return [*layers, keras.layers.Activation(activation)]
 
 
 def apply(layers: list[keras.layers.Layer], x: keras.KerasTensor) -> keras.KerasTensor:

@@ -6,7 +6,7 @@ import keras
 from keras_dqn.networks.inputs_and_outputs import (
     CHANNELS_LAST,
     apply,
-    hidden_layer,
+    hidden_layers,
     image_input,
     output_layers,
 )
@@ -17,6 +17,7 @@ def minatar_cnn(
     num_outputs: int | tuple[int, ...] | None,
     *,
     hidden_units: int = 128,
+    layer_normalization: bool = False,
 ) -> keras.Model:
     """Returns the small network of the MinAtar paper, for images of about 10 x 10 cells.
 
@@ -38,6 +39,8 @@ def minatar_cnn(
             no last layer, so the features `[B, hidden_units]` come out: the torso for a head of
             your own.
         hidden_units: Int, units of the Dense layer. Defaults to `128`.
+        layer_normalization: Bool, whether a `keras.layers.LayerNormalization` stands between the
+            hidden Dense layer and its ReLU. Defaults to `False`.
 
     Returns:
         `keras.Model` that maps observations `[B, ...]` to `[B, A]`, `[B, A, N]` or
@@ -61,6 +64,6 @@ def minatar_cnn(
     layers += [
         keras.layers.Conv2D(16, 3, activation="relu", **CHANNELS_LAST),
         keras.layers.Flatten(),
-        hidden_layer(hidden_units),
+        *hidden_layers(hidden_units, layer_normalization),
     ]
     return keras.Model(inputs, apply([*layers, *output_layers(num_outputs)], inputs))

@@ -6,7 +6,7 @@ import keras
 from keras_dqn.networks.inputs_and_outputs import (
     CHANNELS_LAST,
     apply,
-    hidden_layer,
+    hidden_layers,
     image_input,
     output_layers,
 )
@@ -20,6 +20,7 @@ def nature_cnn(
     num_outputs: int | tuple[int, ...] | None,
     *,
     hidden_units: int = 512,
+    layer_normalization: bool = False,
 ) -> keras.Model:
     """Returns the network of the DQN paper for Atari frames.
 
@@ -48,6 +49,8 @@ def nature_cnn(
             no last layer, so the features `[B, hidden_units]` come out: the torso for a head of
             your own.
         hidden_units: Int, units of the Dense layer. Defaults to `512`.
+        layer_normalization: Bool, whether a `keras.layers.LayerNormalization` stands between the
+            hidden Dense layer and its ReLU. Defaults to `False`.
 
     Returns:
         `keras.Model` that maps observations `[B, ...]` to `[B, A]`, `[B, A, N]` or
@@ -72,5 +75,5 @@ def nature_cnn(
         layers.append(
             keras.layers.Conv2D(filters, kernel, strides, activation="relu", **CHANNELS_LAST)
         )
-    layers += [keras.layers.Flatten(), hidden_layer(hidden_units)]
+    layers += [keras.layers.Flatten(), *hidden_layers(hidden_units, layer_normalization)]
     return keras.Model(inputs, apply([*layers, *output_layers(num_outputs)], inputs))

@@ -125,10 +125,9 @@ def test_nature_has_the_parameters_of_the_paper():
     # 3,136 x 512 + 512 = 1,606,144; 512 x 6 + 6 = 3,078.
     network = nature_cnn(images(4, 84, 84), 6)
     assert network.count_params() == 8_224 + 32_832 + 36_928 + 1_606_144 + 3_078
-    assert [layer.activation.__name__ for layer in network.layers if layer.weights] == [
-        *["relu"] * 4,
-        "linear",
-    ]
+    names = [layer.activation.__name__ for layer in network.layers if hasattr(layer, "activation")]
+    # The hidden Dense layer's ReLU is a layer of its own.
+    assert names == ["relu", "relu", "relu", "linear", "relu", "linear"]
 
 
 def test_minatar_has_the_parameters_of_the_paper():
@@ -144,6 +143,20 @@ def impala_parameters(width):
         total += 9 * before * channels + channels + 4 * (9 * channels * channels + channels)
         before = channels
     return total
+
+
+@pytest.mark.parametrize(("make", "size"), [(nature_cnn, 36), (minatar_cnn, 5)])
+def test_the_normalized_dense_layer(make, size):
+    space = images(size, size, 2)
+    network = make(space, None, hidden_units=8, layer_normalization=True)
+    (dense,) = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+    x = np.array(keras.Model(network.inputs, dense.output)(drawn(space)))
+    mean, variance = x.mean(1, keepdims=True), x.var(1, keepdims=True)
+    expected = np.maximum((x - mean) / np.sqrt(variance + 1e-3), 0.0)
+    np.testing.assert_allclose(network(drawn(space)), expected, atol=1e-4)
+    assert expected.any()
+    without = make(space, None, hidden_units=8)
+    assert network.count_params() == without.count_params() + 2 * 8  # scale and offset
 
 
 def test_impala_has_the_parameters_of_the_paper():
