@@ -5,7 +5,6 @@ The first layers turn observations `[B, ...]` of a space into floats. The last l
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -88,14 +87,15 @@ def output_layers(num_outputs: int | tuple[int, ...] | None) -> list[keras.layer
     return [keras.layers.Dense(math.prod(shape)), keras.layers.Reshape(shape)]
 
 
-def hidden_layers(
-    units: Any, layer_normalization: Any = False, activation: str | Callable = "relu"
-) -> list[keras.layers.Layer]:
-    """Returns a Dense layer and its activation, with `LayerNormalization` in between if asked."""
-    layers = [keras.layers.Dense(check_integer("hidden_units", units))]
-    if check_bool("layer_normalization", layer_normalization):
-        layers.append(keras.layers.LayerNormalization())
-    return [*layers, keras.layers.Activation(activation)]
+def hidden_layers(units: Any, layer_normalization: Any = False) -> list[keras.layers.Layer]:
+    """Returns the Dense layer with ReLU that follows the convolutions.
+
+    With `layer_normalization` a `keras.layers.LayerNormalization` stands in between.
+    """
+    units = check_integer("hidden_units", units)
+    if not check_bool("layer_normalization", layer_normalization):
+        return [keras.layers.Dense(units, activation="relu")]
+    return [keras.layers.Dense(units), keras.layers.LayerNormalization(), keras.layers.ReLU()]
 
 
 def apply(layers: list[keras.layers.Layer], x: keras.KerasTensor) -> keras.KerasTensor:

@@ -5,13 +5,8 @@ from collections.abc import Callable, Sequence
 import gymnasium as gym
 import keras
 
-from keras_dqn.arguments import check_type
-from keras_dqn.networks.inputs_and_outputs import (
-    apply,
-    hidden_layers,
-    output_layers,
-    vector_input,
-)
+from keras_dqn.arguments import check_bool, check_integer, check_type
+from keras_dqn.networks.inputs_and_outputs import apply, output_layers, vector_input
 
 
 def mlp(
@@ -64,7 +59,11 @@ def mlp(
     (None, 4, 51)
     """
     check_type("hidden_units", hidden_units, (tuple, list), "a tuple of integers")
+    normalized = check_bool("layer_normalization", layer_normalization)
     inputs, layers = vector_input(observation_space)
     for units in hidden_units:
-        layers += hidden_layers(units, layer_normalization, activation)
+        layers.append(keras.layers.Dense(check_integer("hidden_units", units)))
+        if normalized:
+            layers.append(keras.layers.LayerNormalization())
+        layers.append(keras.layers.Activation(activation))
     return keras.Model(inputs, apply([*layers, *output_layers(num_outputs)], inputs))

@@ -111,6 +111,12 @@ def test_another_activation():
         (Discrete(3), {"hidden_units": 3}, TypeError, "`hidden_units` must be a tuple"),
         (Discrete(3), {"hidden_units": (3, 0)}, ValueError, "`hidden_units` must be at least 1"),
         (Discrete(3), {"layer_normalization": 1}, TypeError, "`layer_normalization` must be True"),
+        (
+            Discrete(3),
+            {"hidden_units": (), "layer_normalization": 1},
+            TypeError,
+            "`layer_normalization` must be True",
+        ),
     ],
     ids=str,
 )
