@@ -155,8 +155,8 @@ def minatar_dqn(env_id, seed, env_steps, rows):
 
     @torch.no_grad()
     def act(observation):
-        channels_first = torch.tensor(observation.transpose(0, 3, 1, 2).copy()).float()
-        return network(channels_first).argmax(1).numpy()
+        channels_first = torch.tensor(observation).permute(0, 3, 1, 2).contiguous()
+        return network(channels_first.float()).argmax(1).numpy()
 
     rows.add(env_steps, mean_return(env_id, act, 100, seed + 2_000, 10_000), final=1)
 

@@ -223,7 +223,7 @@ def report(runs, baseline=None):
     games = {env: settings for env, settings in runs.items() if env.startswith("MinAtar/")}
     if baseline:
         parts.append(pooled_table(runs, baseline))
-    elif any("minatar-dqn" in {preset for preset, _ in settings} for settings in games.values()):
+    elif {"minatar-dqn"} < {preset for settings in games.values() for preset, _ in settings}:
         parts.append(pooled_table(games, "minatar-dqn"))
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part).splitlines()
 

@@ -118,6 +118,13 @@ def test_tables(runs):
     assert peer == "| `peer` | 20 | 2 | 1.00 (1.00 to 1.00) |"
 
 
+def test_minatar_is_pooled_beside_another_preset_alone():
+    runs = {"MinAtar/Breakout-v0": {("minatar-dqn", 20): [((20,), (4.0,), 4.0)]}}
+    assert len(plot.report(runs)) == 3  # the table of returns: nothing stands beside it
+    runs["MinAtar/Breakout-v0"]["minatar", 20] = [((20,), (6.0,), 6.0)]
+    assert "| `minatar` | 20 | 1 | 1.50 (1.50 to 1.50) |" in plot.report(runs)
+
+
 def test_the_command_prints_the_table_and_draws(runs, monkeypatch, capsys):
     picture = runs.with_suffix(".png")
     monkeypatch.setattr(sys, "argv", ["plot.py", str(runs), "--png", str(picture)])
