@@ -9,6 +9,7 @@ the file are not run again; an interrupted seed leaves no rows and begins anew, 
 `--checkpoints` was given. `benchmarks/plot.py` reads the files.
 LunarLander needs `python -m pip install "gymnasium[box2d]"`, MinAtar `pip install minatar`,
 Pong `pip install ale-py`.
+`benchmarks/minatar_parts.py` has MinAtar's preset with each part of the family.
 `benchmarks/learning_peers.py` has the presets of other libraries, and says what they need.
 """
 
@@ -26,11 +27,13 @@ os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")  # rea
 
 import keras
 import learning_peers
+import minatar_parts
 import presets
 
 import keras_dqn
 
 FOLDER = pathlib.Path(__file__).parent / "learning"
+PRESETS = {**presets.PRESETS, **minatar_parts.PRESETS}
 COLUMNS = ["env", "preset", "budget", "seed", "env_steps", "val_return", "seconds", "final"]
 
 
@@ -70,7 +73,7 @@ def train(env, preset, budget, seed, checkpoints=None):
 
 def train_ours(env, preset, budget, seed, rows, checkpoints):
     keras.utils.set_random_seed(seed)
-    run = presets.PRESETS[preset](env, seed, budget)
+    run = PRESETS[preset](env, seed, budget)
     limit = {"max_episode_steps": run.max_episode_steps}
     evaluate = keras_dqn.EvaluatePolicy(
         run.test_env, episodes=run.episodes, seed=seed + 1_000, **limit
@@ -118,7 +121,7 @@ def arguments():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--env", choices=presets.ENVIRONMENTS, default="CartPole-v1")
-    names = [*presets.PRESETS, *learning_peers.PEERS]
+    names = [*PRESETS, *learning_peers.PEERS]
     parser.add_argument("--preset", choices=names, help="default: the environment's own")
     parser.add_argument("--env-steps", type=int, help="budget (default: the environment's own)")
     parser.add_argument("--first-seed", type=int, default=0, help="default 0")

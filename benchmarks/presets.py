@@ -181,10 +181,7 @@ def minatar(env_id, seed, env_steps):
     and layer normalisation. `-v0` has all six actions, and an action sticks with probability 0.1.
     Freeway reports its time limit as `terminated`, as it was published.
     """
-    import minatar.gym
-
-    if env_id not in gym.registry:
-        minatar.gym.register_envs()
+    register_minatar(env_id)
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
     test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
     num_actions = int(env.single_action_space.n)
@@ -210,6 +207,46 @@ def minatar(env_id, seed, env_steps):
     return Run(
         agent, data, callbacks, test_env, updates, epoch_updates=12_500, max_episode_steps=10_000
     )
+
+
+def minatar_all(env_id, seed, env_steps):
+    """The preset `minatar` as HL-Gauss with Munchausen.
+
+    Farebrother et al., 2024, "Stop regressing"; Vieillard et al., 2020, "Munchausen reinforcement
+    learning". Targets outside of 0 to 30 are clipped.
+    """
+    register_minatar(env_id)
+    env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
+    test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
+    num_actions = int(env.single_action_space.n)
+    network = keras_dqn.networks.minatar_cnn(
+        env.single_observation_space, (num_actions, 51), layer_normalization=True
+    )
+    updates = (env_steps - 5_000) // 4
+    agent = keras_dqn.HLGaussDQN(network, v_min=0.0, v_max=30.0, munchausen=keras_dqn.Munchausen())
+    agent.compile(adam(1e-4, updates, epsilon=1e-4), steps_per_execution=16)
+    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=100_000, seed=seed)
+    collect = keras_dqn.CollectTransitions(
+        env,
+        replay,
+        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.1, 100_000)),
+        env_steps_per_update=4,
+        warmup_steps=5_000,
+        max_env_steps=env_steps,
+        seed=seed,
+    )
+    callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.01)]
+    data = replay.dataset(batch_size=64, gamma=0.99, n_step=1)
+    return Run(
+        agent, data, callbacks, test_env, updates, epoch_updates=12_500, max_episode_steps=10_000
+    )
+
+
+def register_minatar(env_id):
+    if env_id not in gym.registry:
+        import minatar.gym
+
+        minatar.gym.register_envs()
 
 
 def atari(env_id, seed, env_steps):
@@ -264,7 +301,16 @@ def adam(learning_rate, updates, epsilon=1e-7):
     return keras.optimizers.Adam(decay, clipnorm=10.0, epsilon=epsilon)
 
 
-FUNCTIONS = (quick_start, cart_pole, acrobot, mountain_car, lunar_lander, minatar, atari)
+FUNCTIONS = (
+    quick_start,
+    cart_pole,
+    acrobot,
+    mountain_car,
+    lunar_lander,
+    minatar,
+    minatar_all,
+    atari,
+)
 PRESETS = {function.__name__: function for function in FUNCTIONS}
 ENVIRONMENTS = {
     "CartPole-v1": (cart_pole, 50_000),

@@ -1,10 +1,12 @@
 """The presets of the learning curves: one is the quick start, and all train."""
 
+import functools
 import importlib.util
 import pathlib
 import runpy
 import sys
 
+import gymnasium as gym
 import keras
 import numpy as np
 import pytest
@@ -12,10 +14,18 @@ import pytest
 import keras_dqn
 
 ROOT = pathlib.Path(__file__).parents[1]
-SPEC = importlib.util.spec_from_file_location("presets", ROOT / "benchmarks" / "presets.py")
-presets = importlib.util.module_from_spec(SPEC)
-sys.modules["presets"] = presets  # where `dataclasses` looks it up
-SPEC.loader.exec_module(presets)
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where `dataclasses` and the other one look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+presets = load("presets")
+minatar_parts = load("minatar_parts")
 
 NEEDS = {"LunarLander": "Box2D", "MinAtar": "minatar", "ALE": "ale_py"}
 
@@ -66,3 +76,52 @@ def test_a_preset_trains(env):
     history = history_of(env, env_steps)
     assert history["env_steps"] == [env_steps]
     assert np.isfinite(history["loss"]).all()
+
+
+class Cells(gym.Env):
+    """Images as those of MinAtar; the action that equals the marked column is paid."""
+
+    observation_space = gym.spaces.Box(0, 1, (10, 10, 4), bool)
+    action_space = gym.spaces.Discrete(6)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.draw(), {}
+
+    def draw(self):
+        self.column = int(self.np_random.integers(6))
+        image = np.zeros((10, 10, 4), bool)
+        image[5, self.column, 1] = True
+        return image
+
+    def step(self, action):
+        self.steps += 1
+        reward = float(action == self.column)
+        return self.draw(), reward, self.steps == 20, False, {}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    gym.register("Cells-v0", Cells)
+    yield "Cells-v0"
+    del gym.registry["Cells-v0"]
+
+
+@pytest.fixture(scope="module")
+def history_of_minatar(cells):
+    return history_of(cells, 5_800, presets.minatar)
+
+
+def test_without_a_part_it_is_the_preset_of_minatar(cells, history_of_minatar):
+    alone = functools.partial(minatar_parts.minatar_with, None)
+    np.testing.assert_equal(history_of(cells, 5_800, alone), history_of_minatar)
+
+
+@pytest.mark.parametrize("preset", [*minatar_parts.PRESETS, "minatar_all"])
+def test_a_part_changes_the_run_of_minatar(preset, cells, history_of_minatar):
+    function = {**presets.PRESETS, **minatar_parts.PRESETS}[preset]
+    history = history_of(cells, 5_800, function)
+    assert history["env_steps"] == history_of_minatar["env_steps"]
+    assert np.isfinite(history["loss"]).all()
+    assert history["loss"] != history_of_minatar["loss"]
