@@ -45,7 +45,7 @@ def minatar_with(part, env_id, seed, env_steps):
     presets.register_minatar(env_id)
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
     test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
-    updates = (env_steps - 5_000) // 4
+    updates = (env_steps - 5_000) // 8
     agent = make_agent(part, env.single_observation_space, int(env.single_action_space.n))
     agent.compile(presets.adam(1e-4, updates, epsilon=1e-4), steps_per_execution=16)
     if part == "prioritized":
@@ -57,7 +57,7 @@ def minatar_with(part, env_id, seed, env_steps):
         env,
         replay,
         exploration=make_exploration(part),
-        env_steps_per_update=4,
+        env_steps_per_update=8,
         warmup_steps=5_000,
         max_env_steps=env_steps,
         seed=seed,
@@ -65,7 +65,7 @@ def minatar_with(part, env_id, seed, env_steps):
     data = replay.dataset(batch_size=64, gamma=0.99, n_step=3 if part == "three_steps" else 1)
     callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.01)]
     return presets.Run(
-        agent, data, callbacks, test_env, updates, epoch_updates=12_500, max_episode_steps=10_000
+        agent, data, callbacks, test_env, updates, epoch_updates=6_250, max_episode_steps=10_000
     )
 
 
@@ -106,16 +106,17 @@ class Trainer:
 
     def __init__(self, preset):
         keras.utils.set_random_seed(0)
-        self.run = preset("MinAtar/Asterix-v0", 0, 10_000_000)
+        self.run, self.frames = preset("MinAtar/Asterix-v0", 0, 10_000_000), 0
         self.rate(5_000)
 
     def rate(self, updates):
         """Returns the frames a second of some updates with their actors."""
-        start = time.perf_counter()
-        self.run.agent.fit(
+        before, start = self.frames, time.perf_counter()
+        history = self.run.agent.fit(
             self.run.data, steps_per_epoch=updates, callbacks=self.run.callbacks, verbose=0
         )
-        return 4 * updates / (time.perf_counter() - start)
+        self.frames = history.history["env_steps"][-1]
+        return (self.frames - before) / (time.perf_counter() - start)
 
 
 def main():

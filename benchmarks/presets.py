@@ -177,9 +177,9 @@ def minatar(env_id, seed, env_steps):
 
     Young and Tian, 2019, "MinAtar: An Atari-inspired testbed for thorough and reproducible
     reinforcement learning experiments". Theirs makes an update after each frame with RMSprop, a
-    batch of 32 and a hard copy of the target; this one after every fourth, with Adam, a batch of 64
-    and layer normalisation. `-v0` has all six actions, and an action sticks with probability 0.1.
-    Freeway reports its time limit as `terminated`, as it was published.
+    batch of 32 and a hard copy of the target; this one after every eighth, with Adam, a batch of
+    64 and layer normalisation. `-v0` has all six actions, and an action sticks with probability
+    0.1. Freeway reports its time limit as `terminated`, as it was published.
     """
     register_minatar(env_id)
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
@@ -188,7 +188,7 @@ def minatar(env_id, seed, env_steps):
     network = keras_dqn.networks.minatar_cnn(
         env.single_observation_space, num_actions, layer_normalization=True
     )
-    updates = (env_steps - 5_000) // 4
+    updates = (env_steps - 5_000) // 8
     agent = keras_dqn.DQN(network, double=True)
     agent.compile(adam(1e-4, updates, epsilon=1e-4), steps_per_execution=16)
     replay = keras_dqn.ReplayBuffer.from_env(env, capacity=100_000, seed=seed)
@@ -196,7 +196,7 @@ def minatar(env_id, seed, env_steps):
         env,
         replay,
         exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.1, 100_000)),
-        env_steps_per_update=4,
+        env_steps_per_update=8,
         warmup_steps=5_000,
         max_env_steps=env_steps,
         seed=seed,
@@ -205,7 +205,7 @@ def minatar(env_id, seed, env_steps):
     data = replay.dataset(batch_size=64, gamma=0.99, n_step=1)
     # Most games have no time limit: an agent that never loses would never end an evaluation.
     return Run(
-        agent, data, callbacks, test_env, updates, epoch_updates=12_500, max_episode_steps=10_000
+        agent, data, callbacks, test_env, updates, epoch_updates=6_250, max_episode_steps=10_000
     )
 
 
