@@ -210,7 +210,7 @@ def minatar(env_id, seed, env_steps):
 
 
 def minatar_all(env_id, seed, env_steps):
-    """The preset `minatar` as HL-Gauss with Munchausen.
+    """The preset `minatar` as HL-Gauss with Munchausen, with an update after every fourth frame.
 
     Farebrother et al., 2024, "Stop regressing"; Vieillard et al., 2020, "Munchausen reinforcement
     learning". Targets outside of 0 to 30 are clipped.

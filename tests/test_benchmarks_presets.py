@@ -118,6 +118,31 @@ def test_without_a_part_it_is_the_preset_of_minatar(cells, history_of_minatar):
     np.testing.assert_equal(history_of(cells, 5_800, alone), history_of_minatar)
 
 
+# What holds for the run with a part, and for no other run.
+CHANGES = {
+    "three_steps": lambda run: run.data.n_step == 3,
+    "munchausen": lambda run: run.agent.munchausen is not None,
+    "dueling": lambda run: isinstance(run.agent.network.layers[-1], keras_dqn.layers.DuelingHead),
+    "noisy": lambda run: (
+        isinstance(run.agent.network.layers[-1], keras_dqn.layers.NoisyDense)
+        and isinstance(run.callbacks[0].exploration, keras_dqn.NoisyGreedy)
+    ),
+    "prioritized": lambda run: isinstance(
+        run.callbacks[0].replay, keras_dqn.PrioritizedReplayBuffer
+    ),
+    "epsilon_z": lambda run: isinstance(run.callbacks[0].exploration, keras_dqn.EpsilonZGreedy),
+    "c51": lambda run: isinstance(run.agent, keras_dqn.CategoricalDQN),
+    "hl_gauss": lambda run: isinstance(run.agent, keras_dqn.HLGaussDQN),
+    "quantiles": lambda run: isinstance(run.agent, keras_dqn.QuantileDQN),
+}
+
+
+@pytest.mark.parametrize("part", minatar_parts.PARTS)
+def test_a_part_changes_itself_alone(part, cells):
+    run = minatar_parts.PRESETS[f"minatar+{part}"](cells, seed=3, env_steps=5_800)
+    assert [name for name, holds in CHANGES.items() if holds(run)] == [part]
+
+
 @pytest.mark.parametrize("preset", [*minatar_parts.PRESETS, "minatar_all"])
 def test_a_part_changes_the_run_of_minatar(preset, cells, history_of_minatar):
     function = {**presets.PRESETS, **minatar_parts.PRESETS}[preset]
