@@ -48,12 +48,12 @@ def minatar_with(part, env_id, seed, env_steps):
     test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
     updates = (env_steps - 5_000) // 8
     agent = make_agent(part, env.single_observation_space, int(env.single_action_space.n))
-    agent.compile(presets.adam(1e-4, updates, epsilon=1e-4), steps_per_execution=16)
+    agent.compile(presets.adam(3e-4, updates, epsilon=1e-3, end=0.3), steps_per_execution=16)
     if part == "prioritized":
         beta = keras_dqn.LinearSchedule(0.4, 1.0, updates)
-        replay = keras_dqn.PrioritizedReplayBuffer.from_env(env, 100_000, beta=beta, seed=seed)
+        replay = keras_dqn.PrioritizedReplayBuffer.from_env(env, 25_000, beta=beta, seed=seed)
     else:
-        replay = keras_dqn.ReplayBuffer.from_env(env, capacity=100_000, seed=seed)
+        replay = keras_dqn.ReplayBuffer.from_env(env, capacity=25_000, seed=seed)
     collect = keras_dqn.CollectTransitions(
         env,
         replay,
@@ -91,7 +91,7 @@ def make_agent(part, observation_space, num_actions):
 
 
 def make_exploration(part):
-    epsilon = keras_dqn.LinearSchedule(1.0, 0.1, 100_000)
+    epsilon = keras_dqn.LinearSchedule(1.0, 0.02, 100_000)
     if part == "noisy":
         return keras_dqn.NoisyGreedy()
     if part == "epsilon_z":

@@ -173,13 +173,14 @@ def lunar_lander(env_id, seed, env_steps):
 
 
 def minatar(env_id, seed, env_steps):
-    """The network, buffer, warm-up and exploration of MinAtar's `examples/dqn.py`; double Q.
+    """Double DQN with the network and warm-up of MinAtar's `examples/dqn.py`.
 
     Young and Tian, 2019, "MinAtar: An Atari-inspired testbed for thorough and reproducible
     reinforcement learning experiments". Theirs makes an update after each frame with RMSprop, a
-    batch of 32 and a hard copy of the target; this one after every eighth, with Adam, a batch of
-    64 and layer normalisation. `-v0` has all six actions, and an action sticks with probability
-    0.1. Freeway reports its time limit as `terminated`, as it was published.
+    batch of 32, a hard copy of the target, a buffer of 100,000 and ε to 0.1; this one after every
+    eighth, with Adam, a batch of 64, layer normalisation, a buffer of 25,000 and ε to 0.02. As in
+    theirs, the optimizer's ε is large. `-v0` has all six actions, and an action sticks with
+    probability 0.1. Freeway reports its time limit as `terminated`, as it was published.
     """
     register_minatar(env_id)
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
@@ -190,12 +191,12 @@ def minatar(env_id, seed, env_steps):
     )
     updates = (env_steps - 5_000) // 8
     agent = keras_dqn.DQN(network, double=True)
-    agent.compile(adam(1e-4, updates, epsilon=1e-4), steps_per_execution=16)
-    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=100_000, seed=seed)
+    agent.compile(adam(3e-4, updates, epsilon=1e-3, end=0.3), steps_per_execution=16)
+    replay = keras_dqn.ReplayBuffer.from_env(env, capacity=25_000, seed=seed)
     collect = keras_dqn.CollectTransitions(
         env,
         replay,
-        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.1, 100_000)),
+        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.02, 100_000)),
         env_steps_per_update=8,
         warmup_steps=5_000,
         max_env_steps=env_steps,
@@ -295,9 +296,9 @@ def atari(env_id, seed, env_steps):
     return Run(agent, data, callbacks, test_env, updates, epoch_updates=6_250)
 
 
-def adam(learning_rate, updates, epsilon=1e-7):
-    """Returns Adam with clipped gradients and a learning rate that decays to 0."""
-    decay = keras.optimizers.schedules.PolynomialDecay(learning_rate, updates, 0.0)
+def adam(learning_rate, updates, epsilon=1e-7, end=0.0):
+    """Returns Adam with clipped gradients and a learning rate that decays to a part of itself."""
+    decay = keras.optimizers.schedules.PolynomialDecay(learning_rate, updates, end * learning_rate)
     return keras.optimizers.Adam(decay, clipnorm=10.0, epsilon=epsilon)
 
 
