@@ -19,6 +19,7 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).parent
 DOCS = HERE.parent / "docs"
+RATES = HERE / "minatar_parts.csv"
 MARKS = ("<!-- made by `python benchmarks/plot.py` -->\n", "<!-- until here -->\n")
 SOLVED = {"CartPole-v1": 475.0}  # a return that counts as solved
 # Final returns that others published, each with its budget where it is not ours.
@@ -163,6 +164,16 @@ def pooled_table(runs, baseline):
             yield f"| `{preset}` | {budget:,} | {count} | {with_interval(tasks)} |"
 
 
+def rates_table(path):
+    """Yields the lines of a Markdown table of the frame rates that `minatar_parts.py` measured."""
+    yield "| Preset | Frames a second | In units of `minatar` (range) |"
+    yield "|---|---|---|"
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            ratio, rate = "{ratio} ({least} to {largest})", int(row["frames_per_second"])
+            yield f"| `{row['preset']}` | {rate:,} | {ratio.format(**row)} |"
+
+
 def draw(runs, path):
     """Writes the picture: a row for each environment, curves on the left, profiles on the right."""
     from matplotlib.figure import Figure
@@ -213,7 +224,7 @@ def main():
     if args.csv:
         print(*report(runs, args.baseline), sep="\n")
     else:
-        write(DOCS / "learning.md", "\n".join(report(runs)))
+        write(DOCS / "learning.md", "\n".join([*report(runs), "", *rates_table(RATES)]))
     draw(runs, args.png)
 
 

@@ -152,7 +152,20 @@ def test_the_table_of_the_page_is_made_from_the_files():
     files = sorted((ROOT / "benchmarks" / "learning").glob("*.csv"))
     page = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
     made = page.split(plot.MARKS[0])[1].split(plot.MARKS[1])[0]
-    assert made.strip() == "\n".join(plot.report(plot.read(files)))
+    lines = [*plot.report(plot.read(files)), "", *plot.rates_table(plot.RATES)]
+    assert made.strip() == "\n".join(lines)
+
+
+def test_the_table_of_frame_rates(tmp_path):
+    path = tmp_path / "rates.csv"
+    path.write_text(
+        "preset,frames_per_second,ratio,least,largest\n"
+        "minatar,4000,1.0,1.0,1.0\nminatar+noisy,3000,0.75,0.7,0.81\n"
+    )
+    assert list(plot.rates_table(path))[2:] == [
+        "| `minatar` | 4,000 | 1.0 (1.0 to 1.0) |",
+        "| `minatar+noisy` | 3,000 | 0.75 (0.7 to 0.81) |",
+    ]
 
 
 def test_without_a_finished_run_the_error_names_the_command(tmp_path, monkeypatch, capsys):
