@@ -179,7 +179,7 @@ def minatar(env_id, seed, env_steps):
     reinforcement learning experiments". Theirs makes an update after each frame with RMSprop, a
     batch of 32, a hard copy of the target, a buffer of 100,000 and ε to 0.1; this one after every
     eighth, with Adam, a batch of 64, layer normalisation, a buffer of 25,000 and ε to 0.02. As in
-    theirs, the optimizer's ε is large. `-v0` has all six actions, and an action sticks with
+    theirs, the optimizer's own epsilon is large. `-v0` has all six actions, and an action sticks with
     probability 0.1. Freeway reports its time limit as `terminated`, as it was published.
     """
     register_minatar(env_id)
@@ -211,10 +211,11 @@ def minatar(env_id, seed, env_steps):
 
 
 def minatar_all(env_id, seed, env_steps):
-    """The preset `minatar` as HL-Gauss with Munchausen, with an update after every fourth frame.
+    """HL-Gauss with Munchausen, and an update after every fourth frame.
 
     Farebrother et al., 2024, "Stop regressing"; Vieillard et al., 2020, "Munchausen reinforcement
-    learning". Targets outside of 0 to 30 are clipped.
+    learning". Targets outside of 0 to 30 are clipped. Not as in `minatar`: a buffer of 100,000,
+    Adam from 1e-4 to 0 with an epsilon of 1e-4, and exploration to 0.1.
     """
     register_minatar(env_id)
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
