@@ -179,8 +179,8 @@ def minatar(env_id, seed, env_steps):
     reinforcement learning experiments". Theirs makes an update after each frame with RMSprop, a
     batch of 32, a hard copy of the target, a buffer of 100,000 and ε to 0.1; this one after every
     eighth, with Adam, a batch of 64, layer normalisation, a buffer of 25,000 and ε to 0.02. As in
-    theirs, the optimizer's own epsilon is large. `-v0` has all six actions, and an action sticks with
-    probability 0.1. Freeway reports its time limit as `terminated`, as it was published.
+    theirs, the optimizer's own epsilon is large. `-v0` has all six actions, and an action sticks
+    with probability 0.1. Freeway reports its time limit as `terminated`, as it was published.
     """
     register_minatar(env_id)
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
