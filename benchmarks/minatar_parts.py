@@ -27,7 +27,7 @@ import presets
 
 import keras_dqn
 
-V_MIN, V_MAX = 0.0, 30.0  # of C51 and HL-Gauss, as in `presets.minatar_all`
+V_MIN, V_MAX = 0.0, 30.0  # of C51 and HL-Gauss, which clip targets outside
 PARTS = (
     "three_steps",
     "munchausen",

@@ -143,6 +143,11 @@ def test_a_part_changes_itself_alone(part, cells):
     assert [name for name, holds in CHANGES.items() if holds(run)] == [part]
 
 
+def test_the_preset_with_all_parts_has_those_that_pay(cells):
+    run = presets.minatar_all(cells, seed=3, env_steps=5_800)
+    assert [name for name, holds in CHANGES.items() if holds(run)] == ["prioritized", "quantiles"]
+
+
 @pytest.mark.parametrize("preset", [*minatar_parts.PRESETS, "minatar_all"])
 def test_a_part_changes_the_run_of_minatar(preset, cells, history_of_minatar):
     function = {**presets.PRESETS, **minatar_parts.PRESETS}[preset]
