@@ -3,7 +3,8 @@
     python benchmarks/plot.py      # all files, into docs/learning.png and docs/learning.md
     python benchmarks/plot.py benchmarks/learning/MinAtar-*.csv --png minatar.png
 
-With files it prints the table instead.
+With files it prints the table instead. The picture of the docs has no presets with a `+`: one part
+of the family more than another preset, they are in the table.
 
 The aggregate is the interquartile mean of the seeds, with a 95% stratified bootstrap interval
 (Agarwal et al., 2021, "Deep reinforcement learning at the edge of the statistical precipice",
@@ -176,6 +177,7 @@ def rates_table(path):
 
 def draw(runs, path):
     """Writes the picture: a row for each environment, curves on the left, profiles on the right."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
     from PIL import Image  # matplotlib needs Pillow itself
 
@@ -185,6 +187,9 @@ def draw(runs, path):
         scores = {setting: finals(of_setting) for setting, of_setting in settings.items()}
         every = np.concatenate(list(scores.values()))
         margin = 0.05 * np.ptp(every) + 0.01 * abs(every).max()
+        palette = colormaps["tab10" if len(settings) <= 10 else "tab20"].colors
+        left.set_prop_cycle(color=palette)
+        right.set_prop_cycle(color=palette)
         thresholds = np.linspace(every.min() - margin, every.max() + margin, 500)
         for (preset, budget), of_setting in settings.items():
             label = f"{preset}, {budget:,} steps, {len(of_setting)} seeds"
@@ -225,7 +230,12 @@ def main():
         print(*report(runs, args.baseline), sep="\n")
     else:
         write(DOCS / "learning.md", "\n".join([*report(runs), "", *rates_table(RATES)]))
+        runs = {env: without_parts(settings) for env, settings in runs.items()}
     draw(runs, args.png)
+
+
+def without_parts(settings):
+    return {setting: runs for setting, runs in settings.items() if "+" not in setting[0]}
 
 
 def report(runs, baseline=None):

@@ -135,6 +135,11 @@ def test_the_command_prints_the_table_and_draws(runs, monkeypatch, capsys):
     assert 1_000 < picture.stat().st_size < 200_000
 
 
+def test_the_picture_of_the_docs_leaves_the_parts_to_the_table():
+    settings = {("minatar", 20): [1], ("minatar+noisy", 20): [2], ("minatar-dqn", 20): [3]}
+    assert plot.without_parts(settings) == {("minatar", 20): [1], ("minatar-dqn", 20): [3]}
+
+
 def test_a_run_without_evaluations_is_a_point(tmp_path):
     path = tmp_path / "end.csv"
     path.write_text(",".join(COLUMNS) + "\nA,peer,20,0,19,7.5,0.1,1\n")
