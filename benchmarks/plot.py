@@ -30,6 +30,17 @@ PUBLISHED = {
     "MountainCar-v0": {"rl-zoo, 1 run": -100.8, "CleanRL, 500k": -189.0},
     "LunarLander-v3": {"SLM-Lab": 195.0, "SLM-Lab, DDQN+PER": 265.9, "rl-zoo, v2, 100k": 154.0},
 }
+# Curves that others published: the mean return in training of each so many environment steps.
+# Dopamine: google/dopamine, `baselines/atari/data/pong.json`, means of 5 runs.
+PUBLISHED_CURVES = {
+    "ALE/Pong-v5": {
+        "Dopamine Rainbow": (
+            250_000,
+            (-20.4, -20.6, -18.7, -16.5, -12.6, -1.6, 6.3, 10.7, 13.1, 15.2),
+        ),
+        "Dopamine IQN": (250_000, (-19.4, -13.8, -8.9, -1.8, 4.3, 8.2, 11.6, 12.8, 14.2, 15.2)),
+    }
+}
 
 
 def interquartile_mean(scores, axis=0):
@@ -138,13 +149,18 @@ def solved(runs):
 
 def published(runs):
     """Yields the lines of a table of what others published."""
-    if not runs.keys() & PUBLISHED.keys():
-        return
-    yield "| Environment | Published by others |"
-    yield "|---|---|"
-    for env in sorted(runs.keys() & PUBLISHED.keys()):
-        values = ", ".join(f"{value:g} ({name})" for name, value in PUBLISHED[env].items())
-        yield f"| {env} | {values} |"
+    rows = {}
+    for env, values in PUBLISHED.items():
+        rows[env] = ", ".join(f"{value:g} ({name})" for name, value in values.items())
+    for env, curves in PUBLISHED_CURVES.items():
+        rows[env] = "; ".join(
+            f"{', '.join(map(str, curve))} ({name}, in training, each {every:,} steps)"
+            for name, (every, curve) in curves.items()
+        )
+    if runs.keys() & rows.keys():
+        yield "| Environment | Published by others |"
+        yield "|---|---|"
+        yield from (f"| {env} | {rows[env]} |" for env in sorted(runs.keys() & rows.keys()))
 
 
 def pooled_table(runs, baseline):
@@ -199,11 +215,7 @@ def draw(runs, path):
             band = bootstrap_interval([returns])
             left.fill_between(steps, *band, color=line.get_color(), alpha=0.25, linewidth=0)
             right.plot(thresholds, performance_profile(scores[preset, budget], thresholds))
-        for (name, value), style in zip(
-            PUBLISHED.get(env, {}).items(), [":", "--", "-."], strict=False
-        ):
-            left.axhline(value, color="black", linestyle=style, linewidth=1, label=name)
-            right.axvline(value, color="black", linestyle=style, linewidth=1)
+        draw_published(env, left, right)
         left.set(title=env, ylabel="greedy return, IQM")
         right.set(title="final return: runs above it", xlabel="return", ylim=(-0.03, 1.03))
         right.set(xlim=(thresholds[0], thresholds[-1]))
@@ -213,6 +225,22 @@ def draw(runs, path):
         left.set_xlabel("environment steps")
     figure.savefig(path, format="png", dpi=80)
     Image.open(path).convert("RGB").quantize(64).save(path, "png", optimize=True)
+
+
+def draw_published(env, left, right):
+    """Adds what others published, as far as our own steps go."""
+    for (name, value), style in zip(
+        PUBLISHED.get(env, {}).items(), [":", "--", "-."], strict=False
+    ):
+        left.axhline(value, color="black", linestyle=style, linewidth=1, label=name)
+        right.axvline(value, color="black", linestyle=style, linewidth=1)
+    ours = left.get_xlim()
+    for (name, (every, curve)), style in zip(
+        PUBLISHED_CURVES.get(env, {}).items(), [":", "--"], strict=False
+    ):
+        steps = every * np.arange(1, len(curve) + 1)
+        left.plot(steps, curve, color="black", linestyle=style, marker=".", label=name)
+    left.set_xlim(ours)
 
 
 def main():

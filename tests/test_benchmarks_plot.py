@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 ROOT = pathlib.Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location("plot", ROOT / "benchmarks" / "plot.py")
@@ -151,6 +152,29 @@ def test_steps_until_a_return():
     assert plot.steps_until(runs, 5) == [20, 10, np.inf]
     (line,) = plot.solved({"CartPole-v1": {("ours", 50): [((9, 19), (474.9, 475.0), 0.0)] * 2}})
     assert "`ours`: the first evaluation of at least 475 came after 19 steps" in line
+
+
+def test_published_values_and_curves(monkeypatch):
+    monkeypatch.setattr(plot, "PUBLISHED", {"A": {"one": 2.0, "two, 9k": -3.5}, "C": {"x": 1.0}})
+    monkeypatch.setattr(plot, "PUBLISHED_CURVES", {"B": {"one": (1_000, (-20.4, 3.0))}})
+    assert list(plot.published({"B": {}, "A": {}}))[2:] == [
+        "| A | 2 (one), -3.5 (two, 9k) |",
+        "| B | -20.4, 3.0 (one, in training, each 1,000 steps) |",
+    ]
+    assert list(plot.published({"D": {}})) == []
+
+
+def test_a_published_curve_is_drawn_as_far_as_our_steps_go(monkeypatch):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 2_500], [1, 2])
+    ours = left.get_xlim()
+    monkeypatch.setattr(plot, "PUBLISHED_CURVES", {"B": {"one": (1_000, (-4.0, 3.0, 7.0))}})
+    plot.draw_published("B", left, right)
+    *_, curve = left.get_lines()
+    np.testing.assert_array_equal(curve.get_xydata(), [[1_000, -4], [2_000, 3], [3_000, 7]])
+    assert left.get_xlim() == ours
+    assert curve.get_label() == "one"
 
 
 def test_the_table_of_the_page_is_made_from_the_files():
