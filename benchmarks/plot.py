@@ -151,16 +151,18 @@ def published(runs):
     """Yields the lines of a table of what others published."""
     rows = {}
     for env, values in PUBLISHED.items():
-        rows[env] = ", ".join(f"{value:g} ({name})" for name, value in values.items())
+        rows[env] = [", ".join(f"{value:g} ({name})" for name, value in values.items())]
     for env, curves in PUBLISHED_CURVES.items():
-        rows[env] = "; ".join(
+        rows.setdefault(env, []).extend(
             f"{', '.join(map(str, curve))} ({name}, in training, each {every:,} steps)"
             for name, (every, curve) in curves.items()
         )
     if runs.keys() & rows.keys():
         yield "| Environment | Published by others |"
         yield "|---|---|"
-        yield from (f"| {env} | {rows[env]} |" for env in sorted(runs.keys() & rows.keys()))
+        yield from (
+            f"| {env} | {'; '.join(rows[env])} |" for env in sorted(runs.keys() & rows.keys())
+        )
 
 
 def pooled_table(runs, baseline):

@@ -156,10 +156,12 @@ def test_steps_until_a_return():
 
 def test_published_values_and_curves(monkeypatch):
     monkeypatch.setattr(plot, "PUBLISHED", {"A": {"one": 2.0, "two, 9k": -3.5}, "C": {"x": 1.0}})
-    monkeypatch.setattr(plot, "PUBLISHED_CURVES", {"B": {"one": (1_000, (-20.4, 3.0))}})
-    assert list(plot.published({"B": {}, "A": {}}))[2:] == [
+    curve = {"one": (1_000, (-20.4, 3.0))}
+    monkeypatch.setattr(plot, "PUBLISHED_CURVES", {"B": curve, "C": curve})
+    assert list(plot.published({"B": {}, "A": {}, "C": {}}))[2:] == [
         "| A | 2 (one), -3.5 (two, 9k) |",
         "| B | -20.4, 3.0 (one, in training, each 1,000 steps) |",
+        "| C | 1 (x); -20.4, 3.0 (one, in training, each 1,000 steps) |",
     ]
     assert list(plot.published({"D": {}})) == []
 
