@@ -30,6 +30,9 @@ class Exploration:
     def __init__(self) -> None:
         self.logs: dict[str, float] = {}
 
+    def reset(self) -> None:
+        """Forgets what goes on from step to step. An evaluation begins with it."""
+
     def update(self, env_steps: int, episodes: int) -> None:
         """Reads the schedule, if there is one, at these counts."""
 
@@ -181,6 +184,10 @@ class EpsilonZGreedy(EpsilonGreedy):
         super().__init__(epsilon)
         self.mu = check_number("mu", mu, 1.0, above=True)
         self.max_duration = check_integer("max_duration", max_duration)
+        self.reset()
+
+    def reset(self) -> None:
+        """Ends the random actions that go on."""
         self._action = np.zeros(0, np.int64)
         self._steps_left = np.zeros(0, np.int64)
 

@@ -30,7 +30,8 @@ class EvaluatePolicy(keras.callbacks.Callback):
         max_episode_steps: Int or None, environment steps after which an episode is cut. Set it for
             an environment without a time limit: an agent that never ends an episode would never end
             the evaluation. Defaults to `None`.
-        exploration: An exploration rule, for evaluation with an epsilon. Defaults to `None`, greedy
+        exploration: An exploration rule, for evaluation with an epsilon. Not the one that collects
+            transitions: each evaluation begins with its `reset`. Defaults to `None`, greedy
             actions.
         seed: Int or None. With an int, each evaluation begins with the same reset. Defaults to
             `None`.
@@ -96,6 +97,7 @@ class EvaluatePolicy(keras.callbacks.Callback):
         """
         policy = self._policy_of(model)
         exploration = self.exploration or Greedy()
+        exploration.reset()
         # Gymnasium makes a generator from the seed itself. This one must differ from it.
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1,)))
         self._stepper.reset(self.seed)

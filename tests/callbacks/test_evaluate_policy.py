@@ -357,6 +357,15 @@ def test_an_exploration_rule_is_followed():
     assert returns[0] == returns[1]  # the seed determines the draws too
 
 
+def test_an_evaluation_forgets_the_random_actions_of_the_last_one():
+    env = CountingEnv((50,))
+    rule = EpsilonZGreedy(0.3, mu=1.1, max_duration=1_000)
+    evaluation = EvaluatePolicy(env, episodes=1, exploration=rule, seed=0)
+    first = evaluation.evaluate(always(2))
+    assert rule.get_state()["steps_left"] > 0  # a random action would go on
+    assert evaluation.evaluate(always(2)) == first
+
+
 @pytest.mark.parametrize("validation_freq", [2, 3])
 def test_callbacks_of_keras_find_the_value_in_every_epoch(tmp_path, validation_freq):
     evaluation = EvaluatePolicy(CountingEnv((4,)), episodes=1, validation_freq=validation_freq)
