@@ -3,13 +3,13 @@
     python benchmarks/plot.py      # all files, into docs/learning.png and docs/learning.md
     python benchmarks/plot.py benchmarks/learning/MinAtar-*.csv --png minatar.png
 
-With files it prints the table instead. The picture of the docs has no presets with a `+`: one part
-of the family more than another preset, they are in the table.
+With files it prints the table, and draws if `--png` says where. The picture of the docs has no
+presets with a `+`: one part of the family more than another preset, they are in the table.
 
 The aggregate is the interquartile mean of the seeds, with a 95% stratified bootstrap interval
 (Agarwal et al., 2021, "Deep reinforcement learning at the edge of the statistical precipice",
-Sections 4.1 to 4.3). Runs of other programs beside ours are rows with another name in the column
-`preset`.
+Sections 4.1 to 4.3). With fewer than five runs the interval is their range. Runs of other programs
+beside ours are rows with another name in the column `preset`.
 """
 
 import argparse
@@ -25,9 +25,9 @@ MARKS = ("<!-- made by `python benchmarks/plot.py` -->\n", "<!-- until here -->\
 SOLVED = {"CartPole-v1": 475.0}  # a return that counts as solved
 # Final returns that others published, each with its budget where it is not ours.
 PUBLISHED = {
-    "CartPole-v1": {"rl-zoo, 1 run": 500.0, "CleanRL, 500k": 488.7},
+    "CartPole-v1": {"rl-zoo, 1 run": 500.0, "CleanRL JAX, 500k": 498.4},
     "Acrobot-v1": {"rl-zoo": -76.6, "rl-zoo, QR-DQN": -69.1, "CleanRL JAX, 500k": -88.9},
-    "MountainCar-v0": {"rl-zoo, 1 run": -100.8, "CleanRL, 500k": -189.0},
+    "MountainCar-v0": {"rl-zoo, 1 run": -100.8, "CleanRL JAX, 500k": -188.9},
     "LunarLander-v3": {"SLM-Lab": 195.0, "SLM-Lab, DDQN+PER": 265.9, "rl-zoo, v2, 100k": 154.0},
 }
 # Curves that others published: the mean return in training of each so many environment steps.
@@ -50,19 +50,29 @@ def interquartile_mean(scores, axis=0):
     return ordered.take(range(size // 4, size - size // 4), axis).mean(axis)
 
 
-def bootstrap_interval(tasks, samples=2_000):
+def draw_again(runs, samples, rng):
+    """Returns `[samples, runs, ...]`: for each sample as many of the runs as there are."""
+    return runs[rng.integers(len(runs), size=(samples, len(runs)))]
+
+
+def bootstrap_interval(tasks, samples=2_000, units=None):
     """Returns the 2.5th and 97.5th percentile of the interquartile mean over all runs.
 
     Args:
         tasks: List of arrays, one per task, `[runs]` or `[runs, points]`. Runs are drawn again
             within their task only (stratified), as many as there are.
         samples: Int, how often they are drawn.
+        units: List of arrays `[runs]`, one per task, or None. The runs of a task are divided by the
+            mean of its unit, which is drawn again too.
 
     Returns:
         Array `[2]` or `[2, points]`.
     """
     rng = np.random.default_rng(0)
-    drawn = [task[rng.integers(len(task), size=(samples, len(task)))] for task in tasks]
+    drawn = [draw_again(task, samples, rng) for task in tasks]
+    if units is not None:
+        means = [draw_again(unit, samples, rng).mean(axis=1, keepdims=True) for unit in units]
+        drawn = [task / mean for task, mean in zip(drawn, means, strict=True)]
     means = interquartile_mean(np.concatenate(drawn, axis=1), axis=1)
     return np.percentile(means, [2.5, 97.5], axis=0)
 
@@ -84,10 +94,14 @@ def read(paths):
                 key = (row["env"], (row["preset"], int(row["budget"])), int(row["seed"]))
                 rows.setdefault(key, []).append(row)
     runs = {}
-    for (env, setting, _), of_run in sorted(rows.items()):
+    for (env, setting, seed), of_run in sorted(rows.items()):
         final = [float(row["val_return"]) for row in of_run if row["final"] == "1"]
         curve = [(float(row["env_steps"]), float(row["val_return"])) for row in of_run
                  if row["final"] == "0"]  # fmt: skip
+        if len(final) > 1:
+            raise ValueError(
+                f"Expected one final row of {env}, {setting}, seed {seed}. Received: {len(final)}"
+            )
         if final:
             curve = curve or [(float(of_run[-1]["env_steps"]), final[-1])]  # one point
             steps, returns = zip(*curve, strict=True)
@@ -118,9 +132,9 @@ def steps_until(runs, threshold):
     ]
 
 
-def with_interval(tasks):
-    low, high = bootstrap_interval(tasks)
-    return f"{interquartile_mean(np.concatenate(tasks)):.2f} ({low:.2f} to {high:.2f})"
+def with_interval(scores, tasks, units=None):
+    low, high = bootstrap_interval(tasks, units=units)
+    return f"{interquartile_mean(scores):.2f} ({low:.2f} to {high:.2f})"
 
 
 def table(runs):
@@ -132,7 +146,7 @@ def table(runs):
             scores = finals(of_setting)
             yield (
                 f"| {env} | `{preset}` | {budget:,} | {len(scores)} | {np.median(scores):.2f} "
-                f"| {with_interval([scores])} | {scores.min():.2f} to {scores.max():.2f} |"
+                f"| {with_interval(scores, [scores])} | {scores.min():.2f} to {scores.max():.2f} |"
             )
 
 
@@ -140,10 +154,13 @@ def solved(runs):
     """Yields a sentence for each preset of an environment that can be solved."""
     for env, threshold in SOLVED.items():
         for (preset, _), of_setting in runs.get(env, {}).items():
-            median = np.median(steps_until(of_setting, threshold))
+            first = steps_until(of_setting, threshold)
+            median = np.percentile(first, 50, method="higher")  # one that was observed
+            steps, _ = learning_curve(of_setting)
             yield (
                 f"{env}, `{preset}`: the first evaluation of at least {threshold:g} came after "
-                f"{median:,.0f} steps in the median of {len(of_setting)} seeds."
+                f"{median:,.0f} steps in the median of {len(first)} seeds, "
+                f"of {len(steps)} evaluations in {steps[-1]:,.0f} steps."
             )
 
 
@@ -168,19 +185,20 @@ def published(runs):
 def pooled_table(runs, baseline):
     """Yields the lines of a table of final returns in units of a preset's mean return.
 
-    They are pooled over the environments that the baseline was run on. Its mean must be positive.
+    They are pooled over the environments that the baseline was run on. Its mean must be positive;
+    the interval has the spread of that mean too.
     """
     yield f"| Preset, in units of `{baseline}` | Steps | Runs | IQM (95% interval) |"
     yield "|---|---|---|---|"
     for preset, budget in sorted({setting for settings in runs.values() for setting in settings}):
         shared = [settings for settings in runs.values() if (baseline, budget) in settings]
         if shared and all((preset, budget) in settings for settings in shared):
-            tasks = [
-                finals(settings[preset, budget]) / finals(settings[baseline, budget]).mean()
-                for settings in shared
-            ]
-            count = sum(map(len, tasks))
-            yield f"| `{preset}` | {budget:,} | {count} | {with_interval(tasks)} |"
+            tasks = [finals(settings[preset, budget]) for settings in shared]
+            units = [finals(settings[baseline, budget]) for settings in shared]
+            scores = [task / unit.mean() for task, unit in zip(tasks, units, strict=True)]
+            scores = np.concatenate(scores)
+            interval = with_interval(scores, tasks, units)
+            yield f"| `{preset}` | {budget:,} | {len(scores)} | {interval} |"
 
 
 def rates_table(path):
@@ -250,7 +268,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("csv", nargs="*", help="default: all of benchmarks/learning/")
-    parser.add_argument("--png", default=DOCS / "learning.png", help="picture")
+    parser.add_argument("--png", help="picture (default with no files: docs/learning.png)")
     parser.add_argument("--baseline", help="preset whose mean return is 1 in a pooled table")
     args = parser.parse_args()
     runs = read(args.csv or sorted((HERE / "learning").glob("*.csv")))
@@ -261,7 +279,9 @@ def main():
     else:
         write(DOCS / "learning.md", "\n".join([*report(runs), "", *rates_table(RATES)]))
         runs = {env: without_parts(settings) for env, settings in runs.items()}
-    draw(runs, args.png)
+        args.png = args.png or DOCS / "learning.png"
+    if args.png:
+        draw(runs, args.png)
 
 
 def without_parts(settings):

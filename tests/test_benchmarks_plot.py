@@ -64,6 +64,24 @@ def test_interval_draws_within_each_task():
     np.testing.assert_array_equal(plot.bootstrap_interval(tasks), [5.0, 5.0])
 
 
+def test_interval_in_units_draws_the_unit_too():
+    # 4 resamples of the runs by 4 of the unit, whose means are 1, 2, 2 and 3.
+    scores, unit = np.array([6.0, 12.0]), np.array([1.0, 3.0])
+    ratios = [
+        (a + b) / 2 / ((c + d) / 2)
+        for a, b in itertools.product(scores, repeat=2)
+        for c, d in itertools.product(unit, repeat=2)
+    ]
+    expected = np.percentile(ratios, [2.5, 97.5], method="nearest")
+    np.testing.assert_array_equal(expected, [2.0, 12.0])
+    np.testing.assert_allclose(plot.bootstrap_interval([scores], units=[unit]), expected)
+
+
+def test_a_run_that_is_in_the_files_twice_is_refused(runs):
+    with pytest.raises(ValueError, match=r"Expected one final row of A, .*seed 0\. Received: 2"):
+        plot.read([runs, runs])
+
+
 def test_interval_of_curves_is_that_of_each_point():
     curves = np.random.default_rng(1).normal(size=(6, 3))
     points = [plot.bootstrap_interval([column]) for column in curves.T]
@@ -133,6 +151,10 @@ def test_the_command_prints_the_table_and_draws(runs, monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[:6] == list(plot.table(plot.read([runs])))
     assert picture.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(sys, "argv", ["plot.py", str(runs)])
+    monkeypatch.setattr(plot, "draw", None)  # it is not called
+    plot.main()
+    assert capsys.readouterr().out.splitlines() == printed
     assert 1_000 < picture.stat().st_size < 200_000
 
 
@@ -152,6 +174,10 @@ def test_steps_until_a_return():
     assert plot.steps_until(runs, 5) == [20, 10, np.inf]
     (line,) = plot.solved({"CartPole-v1": {("ours", 50): [((9, 19), (474.9, 475.0), 0.0)] * 2}})
     assert "`ours`: the first evaluation of at least 475 came after 19 steps" in line
+    assert line.endswith("in the median of 2 seeds, of 2 evaluations in 19 steps.")
+    early, late = ((9, 19), (475.0, 475.0), 0.0), ((9, 19), (474.9, 475.0), 0.0)
+    (line,) = plot.solved({"CartPole-v1": {("ours", 50): [early, late]}})
+    assert "came after 19 steps" in line  # of 9 and 19 the later one, not 14
 
 
 def test_published_values_and_curves(monkeypatch):
