@@ -6,7 +6,7 @@ Each seed is a process with one thread. When it ends, it adds its rows to the en
 `benchmarks/learning/`: one for each evaluation during training, of ten episodes or as many as the
 preset says, and a final one with the mean of 100 greedy episodes of the agent at the end. Seeds in
 the file are not run again; an interrupted seed leaves no rows and begins anew, or goes on if
-`--checkpoints` was given. `benchmarks/plot.py` reads the files.
+`--checkpoints` was given (other libraries cannot go on). `benchmarks/plot.py` reads the files.
 LunarLander needs `python -m pip install "gymnasium[box2d]"`, MinAtar `pip install minatar`,
 Pong `pip install ale-py`.
 `benchmarks/minatar_parts.py` has MinAtar's preset with each part of the family.
@@ -94,17 +94,19 @@ def train_ours(env, preset, budget, seed, rows, checkpoints):
 
 
 def final_returns(path):
-    """Returns the final return of each run in a file, by preset, budget and seed."""
+    """Returns the final return of each run in a file, by environment, preset, budget and seed."""
     with path.open(newline="") as file:
         return {
-            (row["preset"], int(row["budget"]), int(row["seed"])): float(row["val_return"])
+            (row["env"], row["preset"], int(row["budget"]), int(row["seed"])): float(
+                row["val_return"]
+            )
             for row in csv.DictReader(file)
             if row["final"] == "1"
         }
 
 
-def append(path, rows):
-    with path.open("a", newline="") as file:
+def append(path, rows, mode="a"):
+    with path.open(mode, newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
@@ -134,7 +136,12 @@ def arguments():
     args = parser.parse_args()
     preset, budget = presets.ENVIRONMENTS[args.env]
     args.preset = args.preset or preset.__name__
-    args.env_steps = args.env_steps or budget
+    if args.env_steps is None:
+        args.env_steps = budget
+    if args.preset in learning_peers.PEERS:
+        refusal = learning_peers.refusal(args.env, args.preset, args.checkpoints)
+        if refusal:
+            parser.error(refusal)
     args.csv = args.csv or FOLDER / f"{args.env.replace('/', '-')}.csv"
     return args
 
@@ -143,14 +150,16 @@ def main():
     args = arguments()
     args.csv.parent.mkdir(parents=True, exist_ok=True)
     if not args.csv.exists():
-        append(args.csv, [COLUMNS])
+        append(args.csv, [COLUMNS], "x")
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    runs = {(args.preset, args.env_steps, seed): seed for seed in seeds}
+    runs = {(args.env, args.preset, args.env_steps, seed): seed for seed in seeds}
     returns = final_returns(args.csv)
     missing = [seed for run, seed in runs.items() if run not in returns]
     if args.seeds == 1:
-        for seed in missing:
-            append(args.csv, train(args.env, args.preset, args.env_steps, seed, args.checkpoints))
+        for run in runs.keys() - returns.keys():
+            rows = train(*run, args.checkpoints)
+            if run not in final_returns(args.csv):  # another process may have been faster
+                append(args.csv, rows)
     else:
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(lambda seed: run_in_a_process(args, seed), missing))

@@ -6,8 +6,9 @@
     python benchmarks/learning.py --env MinAtar/Breakout-v0 --preset minatar-dqn --seeds 3
 
 `sb3-dqn` and `sb3-qrdqn` are Stable-Baselines3's DQN and SB3-contrib's QR-DQN with the settings of
-rl-zoo3's `hyperparams/dqn.yml` and `qrdqn.yml`. `minatar-dqn` is MinAtar's own program, unchanged,
-from a checkout of its repository. It is evaluated at its end only.
+rl-zoo3's `hyperparams/dqn.yml` and `qrdqn.yml`; what they decay, they decay over the budget of the
+command. `minatar-dqn` is MinAtar's own program from a checkout of its repository, with the budget
+in place of its 5,000,000 frames. It is evaluated at its end only.
 """
 
 import importlib.util
@@ -78,8 +79,10 @@ NUM_QUANTILES = {"CartPole-v1": 10, "MountainCar-v0": 25, "Acrobot-v1": 25, "Lun
 def mean_return(env_id, act, episodes, seed, max_episode_steps=None):
     """Returns the mean of whole episodes of ten environments, of which each plays its share.
 
-    `act` maps observations `[10, ...]` to actions `[10]`.
+    `act` maps observations `[10, ...]` to actions `[10]`. `episodes` is a multiple of 10.
     """
+    if episodes % 10:
+        raise ValueError(f"`episodes` must be a multiple of 10. Received: episodes={episodes}")
     limit = {} if max_episode_steps is None else {"max_episode_steps": max_episode_steps}
     env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync", **limit)
     returns, missing, total = np.zeros(10), np.full(10, episodes // 10), 0.0
@@ -162,3 +165,15 @@ def minatar_dqn(env_id, seed, env_steps, rows):
 
 
 PEERS = {"sb3-dqn": sb3_dqn, "sb3-qrdqn": sb3_qrdqn, "minatar-dqn": minatar_dqn}
+
+
+def refusal(env_id, name, checkpoints):
+    """Returns why the preset of another library cannot be run, or None."""
+    if checkpoints:
+        return f"`--checkpoints` is for our presets. Received: --preset {name}"
+    if env_id.startswith("MinAtar/") != (name == "minatar-dqn") or env_id.startswith("ALE/"):
+        return f"`--preset {name}` has no settings for this environment. Received: --env {env_id}"
+    if name == "minatar-dqn" and not os.path.isfile(os.environ.get("MINATAR_DQN", "")):
+        path = os.environ.get("MINATAR_DQN")
+        return f"`MINATAR_DQN` must be the path of MinAtar's `examples/dqn.py`. Received: {path}"
+    return None

@@ -3,10 +3,12 @@
     python benchmarks/learning.py --env MinAtar/Asterix-v0 --preset minatar+munchausen --seeds 3
     python benchmarks/minatar_parts.py      # the frame rate of each, on one core, in turns
 
-A part changes nothing else. The distributions have 51 atoms, bins or quantiles, and the head of
-`dueling` and `noisy` is one layer on the hidden layer of the network. An actor with noisy layers
-has no other exploration. Frame rates are ratios to the preset `minatar` in the same round, median
-and range over the rounds.
+A part changes nothing else, except that Munchausen's target stands in place of double Q-learning.
+The distributions have 51 atoms, bins or quantiles, and the head of `dueling` and `noisy` is one
+layer on the hidden layer of the network. An actor with noisy layers has no other exploration. The
+runs in `benchmarks/learning/` have the seeds 100 to 102, because they chose the parts of
+`presets.minatar_all`. Frame rates are ratios to the preset `minatar` in the same round, median and
+range over the rounds.
 """
 
 import argparse

@@ -43,7 +43,7 @@ class Run:
 
 
 def quick_start(env_id, seed, env_steps):
-    """The quick start: all settings of `examples/cartpole.py`. CartPole-v1 uses it unchanged."""
+    """The quick start: all settings of `examples/cartpole.py`, but for longer evaluations."""
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
     test_env = gym.make_vec(env_id, num_envs=10, vectorization_mode="sync")
     num_actions = int(env.single_action_space.n)
@@ -265,8 +265,8 @@ def atari(env_id, seed, env_steps):
     gym.register_envs(ale_py)
     protocol = {"repeat_action_probability": 0.25, "noop_max": 0, "use_fire_reset": False}
     protocol |= {"frameskip": 4, "episodic_life": False, "reward_clipping": False}
-    test_env = gym.make_vec(env_id, num_envs=10, **protocol)
-    env = gym.make_vec(env_id, num_envs=8, **protocol)
+    test_env = gym.make_vec(env_id, num_envs=10, num_threads=1, **protocol)
+    env = gym.make_vec(env_id, num_envs=8, num_threads=1, **protocol)
     env = gym.wrappers.vector.RecordEpisodeStatistics(env)
     env = gym.wrappers.vector.ClipReward(env, -1.0, 1.0)
     num_actions = int(env.single_action_space.n)

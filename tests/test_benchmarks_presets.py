@@ -137,15 +137,42 @@ CHANGES = {
 }
 
 
+OTHER_SETTINGS = {"three_steps": {"n_step"}, "munchausen": {"double"}, "noisy": {"epsilon"}}
+
+
+def settings(run):
+    """What one can ask a run for, without what is a part itself."""
+    collect, soft_update = run.callbacks
+    collect.exploration.update(50_000, 0)
+    return {
+        "optimizer": run.agent.optimizer.get_config() | {"name": None},
+        "steps_per_execution": run.agent.steps_per_execution,
+        "double": run.agent.double,
+        "capacity": collect.replay.capacity,
+        "num_envs": collect.env.num_envs,
+        "warmup_steps": collect.warmup_steps,
+        "env_steps": (collect.max_env_steps, collect.env_steps_per_update),
+        "epsilon": getattr(collect.exploration, "value", None),
+        "tau": (soft_update.tau, soft_update.update_freq),
+        "batch": (run.data.batch_size, run.data.gamma),
+        "n_step": run.data.n_step,
+        "length": (run.updates, run.epoch_updates, run.max_episode_steps, run.episodes),
+        "seeds": (collect.seed, collect.replay.seed),
+    }
+
+
 @pytest.mark.parametrize("part", minatar_parts.PARTS)
 def test_a_part_changes_itself_alone(part, cells):
     run = minatar_parts.PRESETS[f"minatar+{part}"](cells, seed=3, env_steps=5_800)
     assert [name for name, holds in CHANGES.items() if holds(run)] == [part]
+    ours, base = settings(run), settings(presets.minatar(cells, seed=3, env_steps=5_800))
+    assert {key for key in base if ours[key] != base[key]} == OTHER_SETTINGS.get(part, set())
 
 
 def test_the_preset_with_all_parts_has_those_that_pay(cells):
     run = presets.minatar_all(cells, seed=3, env_steps=5_800)
     assert [name for name, holds in CHANGES.items() if holds(run)] == ["prioritized", "quantiles"]
+    assert settings(run) == settings(presets.minatar(cells, seed=3, env_steps=5_800))
 
 
 @pytest.mark.parametrize("preset", [*minatar_parts.PRESETS, "minatar_all"])
