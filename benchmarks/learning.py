@@ -152,22 +152,22 @@ def main():
     if not args.csv.exists():
         append(args.csv, [COLUMNS], "x")
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    runs = {(args.env, args.preset, args.env_steps, seed): seed for seed in seeds}
+    runs = [(args.env, args.preset, args.env_steps, seed) for seed in seeds]
     returns = final_returns(args.csv)
-    missing = [seed for run, seed in runs.items() if run not in returns]
+    missing = [run for run in runs if run not in returns]
     if args.seeds == 1:
-        for run in runs.keys() - returns.keys():
+        for run in missing:
             rows = train(*run, args.checkpoints)
             if run not in final_returns(args.csv):  # another process may have been faster
                 append(args.csv, rows)
     else:
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(lambda seed: run_in_a_process(args, seed), missing))
+            list(pool.map(lambda run: run_in_a_process(args, run[-1]), missing))
     returns = final_returns(args.csv)
-    for run, seed in runs.items():
+    for run in runs:
         if run in returns:
-            print(f"{args.env} {args.preset} seed {seed}: {returns[run]:.2f}")
-    failed = [seed for run, seed in runs.items() if run not in returns]
+            print(f"{args.env} {args.preset} seed {run[-1]}: {returns[run]:.2f}")
+    failed = [run[-1] for run in runs if run not in returns]
     if failed:
         sys.exit(f"no final return of the seeds {failed}")
 

@@ -171,7 +171,7 @@ def refusal(env_id, name, checkpoints):
     """Returns why the preset of another library cannot be run, or None."""
     if checkpoints:
         return f"`--checkpoints` is for our presets. Received: --preset {name}"
-    if env_id.startswith("MinAtar/") != (name == "minatar-dqn") or env_id.startswith("ALE/"):
+    if not (env_id.startswith("MinAtar/") if name == "minatar-dqn" else env_id in ZOO):
         return f"`--preset {name}` has no settings for this environment. Received: --env {env_id}"
     if name == "minatar-dqn" and not os.path.isfile(os.environ.get("MINATAR_DQN", "")):
         path = os.environ.get("MINATAR_DQN")

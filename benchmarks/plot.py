@@ -132,7 +132,9 @@ def steps_until(runs, threshold):
     ]
 
 
-def with_interval(scores, tasks, units=None):
+def with_interval(tasks, units=None):
+    means = [1.0] * len(tasks) if units is None else [unit.mean() for unit in units]
+    scores = np.concatenate([task / mean for task, mean in zip(tasks, means, strict=True)])
     low, high = bootstrap_interval(tasks, units=units)
     return f"{interquartile_mean(scores):.2f} ({low:.2f} to {high:.2f})"
 
@@ -146,7 +148,7 @@ def table(runs):
             scores = finals(of_setting)
             yield (
                 f"| {env} | `{preset}` | {budget:,} | {len(scores)} | {np.median(scores):.2f} "
-                f"| {with_interval(scores, [scores])} | {scores.min():.2f} to {scores.max():.2f} |"
+                f"| {with_interval([scores])} | {scores.min():.2f} to {scores.max():.2f} |"
             )
 
 
@@ -195,10 +197,8 @@ def pooled_table(runs, baseline):
         if shared and all((preset, budget) in settings for settings in shared):
             tasks = [finals(settings[preset, budget]) for settings in shared]
             units = [finals(settings[baseline, budget]) for settings in shared]
-            scores = [task / unit.mean() for task, unit in zip(tasks, units, strict=True)]
-            scores = np.concatenate(scores)
-            interval = with_interval(scores, tasks, units)
-            yield f"| `{preset}` | {budget:,} | {len(scores)} | {interval} |"
+            count = sum(map(len, tasks))
+            yield f"| `{preset}` | {budget:,} | {count} | {with_interval(tasks, units)} |"
 
 
 def rates_table(path):

@@ -130,6 +130,28 @@ def test_rows_go_on_from_their_state(learning):
     assert [row[:2] + row[3:] for row in other.rows] == [[10, 2.35, 0], [20, 7.0, 1]]
 
 
+def test_each_environment_has_its_peers(learning, monkeypatch):
+    monkeypatch.setenv("MINATAR_DQN", __file__)  # a file that exists
+    peers = learning.learning_peers
+    found = {
+        env: [name for name in peers.PEERS if peers.refusal(env, name, None) is None]
+        for env in learning.presets.ENVIRONMENTS
+    }
+    stable_baselines = ["sb3-dqn", "sb3-qrdqn"]
+    assert found == {
+        "CartPole-v1": stable_baselines,
+        "Acrobot-v1": stable_baselines,
+        "MountainCar-v0": stable_baselines,
+        "LunarLander-v3": stable_baselines,
+        "MinAtar/Asterix-v0": ["minatar-dqn"],
+        "MinAtar/Breakout-v0": ["minatar-dqn"],
+        "MinAtar/Freeway-v0": ["minatar-dqn"],
+        "MinAtar/Seaquest-v0": ["minatar-dqn"],
+        "MinAtar/SpaceInvaders-v0": ["minatar-dqn"],
+        "ALE/Pong-v5": [],
+    }
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
