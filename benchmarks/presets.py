@@ -62,7 +62,8 @@ def quick_start(env_id, seed, env_steps):
     )
     callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.005)]
     data = replay.dataset(batch_size=64, gamma=0.99, n_step=5)
-    return Run(agent, data, callbacks, test_env, updates, epoch_updates=2_000, episodes=100)
+    epoch_updates = max(2_000, updates // 25)  # the example's, and longer ones in longer runs
+    return Run(agent, data, callbacks, test_env, updates, epoch_updates, episodes=100)
 
 
 def cart_pole(env_id, seed, env_steps):
