@@ -173,7 +173,7 @@ def lunar_lander(env_id, seed, env_steps):
     return Run(agent, data, callbacks, test_env, updates, epoch_updates=10_000)
 
 
-def minatar(env_id, seed, env_steps):
+def minatar(env_id, seed, env_steps, n_step=1):
     """Double DQN with the network and warm-up of MinAtar's `examples/dqn.py`.
 
     Young and Tian, 2019, "MinAtar: An Atari-inspired testbed for thorough and reproducible
@@ -204,11 +204,16 @@ def minatar(env_id, seed, env_steps):
         seed=seed,
     )
     callbacks = [collect, keras_dqn.SoftTargetUpdate(tau=0.01)]
-    data = replay.dataset(batch_size=64, gamma=0.99, n_step=1)
+    data = replay.dataset(batch_size=64, gamma=0.99, n_step=n_step)
     # Most games have no time limit: an agent that never loses would never end an evaluation.
     return Run(
         agent, data, callbacks, test_env, updates, epoch_updates=6_250, max_episode_steps=10_000
     )
+
+
+def freeway(env_id, seed, env_steps):
+    """The preset `minatar` with 5-step returns: the chicken needs many steps for its one reward."""
+    return minatar(env_id, seed, env_steps, n_step=5)
 
 
 def minatar_all(env_id, seed, env_steps):
@@ -311,6 +316,7 @@ FUNCTIONS = (
     mountain_car,
     lunar_lander,
     minatar,
+    freeway,
     minatar_all,
     atari,
 )
@@ -322,7 +328,7 @@ ENVIRONMENTS = {
     "LunarLander-v3": (lunar_lander, 300_000),
     "MinAtar/Asterix-v0": (minatar, 1_000_000),
     "MinAtar/Breakout-v0": (minatar, 1_000_000),
-    "MinAtar/Freeway-v0": (minatar, 1_000_000),
+    "MinAtar/Freeway-v0": (freeway, 1_000_000),
     "MinAtar/Seaquest-v0": (minatar, 1_000_000),
     "MinAtar/SpaceInvaders-v0": (minatar, 1_000_000),
     "ALE/Pong-v5": (atari, 500_000),

@@ -175,7 +175,16 @@ def test_the_preset_with_all_parts_has_those_that_pay(cells):
     assert settings(run) == settings(presets.minatar(cells, seed=3, env_steps=5_800))
 
 
-@pytest.mark.parametrize("preset", [*minatar_parts.PRESETS, "minatar_all"])
+def test_the_preset_of_freeway_has_longer_returns_alone(cells):
+    run = presets.freeway(cells, seed=3, env_steps=5_800)
+    assert [name for name, holds in CHANGES.items() if holds(run)] == []
+    assert settings(run) == {
+        **settings(presets.minatar(cells, seed=3, env_steps=5_800)),
+        "n_step": 5,
+    }
+
+
+@pytest.mark.parametrize("preset", [*minatar_parts.PRESETS, "minatar_all", "freeway"])
 def test_a_part_changes_the_run_of_minatar(preset, cells, history_of_minatar):
     function = {**presets.PRESETS, **minatar_parts.PRESETS}[preset]
     history = history_of(cells, 5_800, function)
