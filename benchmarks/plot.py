@@ -244,7 +244,7 @@ def draw(runs, path):
     for left in panels[:, 0]:
         left.set_xlabel("environment steps")
     figure.savefig(path, format="png", dpi=80)
-    Image.open(path).convert("RGB").quantize(64).save(path, "png", optimize=True)
+    Image.open(path).convert("RGB").quantize(256).save(path, "png", optimize=True)
 
 
 def draw_published(env, left, right):
