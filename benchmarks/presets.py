@@ -173,7 +173,7 @@ def lunar_lander(env_id, seed, env_steps):
     return Run(agent, data, callbacks, test_env, updates, epoch_updates=10_000)
 
 
-def minatar(env_id, seed, env_steps, n_step=1):
+def minatar(env_id, seed, env_steps, n_step=1, exploration=keras_dqn.EpsilonGreedy):
     """Double DQN with the network and warm-up of MinAtar's `examples/dqn.py`.
 
     Young and Tian, 2019, "MinAtar: An Atari-inspired testbed for thorough and reproducible
@@ -197,7 +197,7 @@ def minatar(env_id, seed, env_steps, n_step=1):
     collect = keras_dqn.CollectTransitions(
         env,
         replay,
-        exploration=keras_dqn.EpsilonGreedy(keras_dqn.LinearSchedule(1.0, 0.02, 100_000)),
+        exploration=exploration(keras_dqn.LinearSchedule(1.0, 0.02, 100_000)),
         env_steps_per_update=8,
         warmup_steps=5_000,
         max_env_steps=env_steps,
@@ -212,8 +212,12 @@ def minatar(env_id, seed, env_steps, n_step=1):
 
 
 def freeway(env_id, seed, env_steps):
-    """The preset `minatar` with 5-step returns: the chicken needs many steps for its one reward."""
-    return minatar(env_id, seed, env_steps, n_step=5)
+    """The preset `minatar` with 5-step returns and εz-greedy: a reward is many steps away.
+
+    Single random actions hardly ever cross the road, repeated ones do (Dabney et al., 2021,
+    "Temporally-extended epsilon-greedy exploration").
+    """
+    return minatar(env_id, seed, env_steps, n_step=5, exploration=keras_dqn.EpsilonZGreedy)
 
 
 def minatar_all(env_id, seed, env_steps):
