@@ -182,6 +182,7 @@ def minatar(env_id, seed, env_steps, n_step=1, exploration=keras_dqn.EpsilonGree
     eighth, with Adam, a batch of 64, layer normalisation, a buffer of 25,000 and ε to 0.02. As in
     theirs, the optimizer's own epsilon is large. `-v0` has all six actions, and an action sticks
     with probability 0.1. Freeway reports its time limit as `terminated`, as it was published.
+    `freeway` has another `n_step` and another class of exploration.
     """
     register_minatar(env_id)
     env = gym.make_vec(env_id, num_envs=8, vectorization_mode="sync")
